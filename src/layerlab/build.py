@@ -1,0 +1,240 @@
+"""Config -> objects. What is wrong with a config is said here, before anything heavy is imported."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from layerlab.contract import LayerlabError
+from layerlab.signature import UNKNOWN, Type, read_target
+
+ALLOWED = ("layerlab.", "torch.optim.", "torch.nn.", "lightning.pytorch.", "torchmetrics.")
+SHOWN = 20  # findings printed at once
+
+Config = dict[str, Any]
+
+
+class ConfigError(LayerlabError):
+    """One finding or several about a config, a line each."""
+
+    def __init__(self, *findings: str):
+        more = [f"... and {len(findings) - SHOWN} more"] if len(findings) > SHOWN else []
+        super().__init__("\n".join([*findings[:SHOWN], *more]))
+
+
+def check(config: Config, declared: Config, choices: dict[str, Any] | None = None) -> None:
+    """Compare a composed config with what the yaml files declare and what the targets take.
+
+    declared: the same groups composed without overrides and overlays: its keys are the keys there are, and the type
+    of a plain default is the type its value must have. choices: the option of each group, for the texts.
+    Raises ConfigError with every finding.
+    """
+    allowed = allowed_prefixes(config)
+    findings = [*_unknown_keys(config, declared, ())] or [*_targets(config, (), allowed)]
+    findings = findings or [*_plain_types(config, declared, ()), *_fit(config, choices or {})]
+    if findings:
+        raise ConfigError(*dict.fromkeys(findings))
+
+
+def allowed_prefixes(config: Config) -> tuple[str, ...]:
+    """Where a `_target_` may lie: ours, and what the user adds in the one declared place, user.targets."""
+    own = config.get("user", {}).get("targets") or []
+    return (*ALLOWED, *(t if t.endswith(".") else f"{t}." for t in own))
+
+
+def suggest(word: str, known: list[str]) -> str:
+    """`did you mean X?`, or the known words."""
+    near = get_close_matches(word, known, 1, 0.5)
+    return f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
+
+
+def _unknown_keys(config: Config, declared: Config, where: tuple[str, ...]) -> Iterator[str]:
+    for key, value in config.items():
+        if key in declared:
+            inner = declared[key]
+            if isinstance(value, dict) and isinstance(inner, dict):
+                yield from _unknown_keys(value, inner, (*where, key))
+            continue
+        yield unknown_key(where, str(key), declared)
+
+
+def unknown_key(where: tuple[str, ...], key: str, declared: Mapping[Any, Any], groups: Iterable[str] = ()) -> str:
+    """The text for a key that a node does not have: the nearest one, or the options of its group that have it."""
+    name = ".".join([*where, key])
+    known = [str(k) for k in declared if not str(k).startswith("_")] + list(groups)
+    target = declared.get("_target_") if where else None
+    what = f"not an option of {target.rsplit('.', 1)[-1]}" if isinstance(target, str) else "unknown key"
+    if near := get_close_matches(key, known, 1, 0.6):
+        return f"{name}: {what}; did you mean {'.'.join([*where, near[0]])}?"
+    if len(where) == 1 and (options := _options_with(where[0], key)):
+        return f"{name}: {what}; {where[0]}={', '.join(options)} {'has' if len(options) == 1 else 'have'} it"
+    return f"{name}: {what}; known: {', '.join(sorted(known)) or 'none'}"
+
+
+def _options_with(group: str, key: str) -> list[str]:
+    """Options of a group whose yaml has `key`."""
+    files = sorted((config_dir() / group).glob("*.yaml"))
+    return [f.stem for f in files if re.search(rf"^{re.escape(key)}:", f.read_text(encoding="utf-8"), re.MULTILINE)]
+
+
+def config_dir() -> Path:
+    """The folder of our configs: beside the sources in a checkout, inside the package in a wheel."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "configs"
+
+
+def _targets(node: Any, where: tuple[str, ...], allowed: tuple[str, ...]) -> Iterator[str]:
+    if isinstance(node, list):
+        for i, item in enumerate(node):
+            yield from _targets(item, (*where, str(i)), allowed)
+    if not isinstance(node, dict):
+        return
+    for key, value in node.items():
+        yield from _targets(value, (*where, str(key)), allowed)
+    if "_target_" not in node:
+        return
+    name = ".".join([*where, "_target_"])
+    path = node["_target_"]
+    if not isinstance(path, str) or not path.startswith(allowed) or ".." in path:
+        yield f"{name}: {path} is not allowed; allowed prefixes: {', '.join(allowed)}; add your own in user.targets"
+        return
+    target = read_target(path)
+    if target is None:
+        if path.startswith("layerlab."):
+            yield f"{name}: {path} does not exist"
+        return
+    for key, value in node.items():
+        if key.startswith("_"):
+            continue
+        option = ".".join([*where, key])
+        if key not in target.parameters:
+            if not target.open:
+                yield unknown_key(where, key, dict.fromkeys(target.parameters) | {"_target_": path})
+            continue
+        kind, _ = target.parameters[key]
+        if kind is not UNKNOWN and not isinstance(value, dict):
+            yield from _mistyped(option, value, kind)
+
+
+def _mistyped(option: str, value: Any, kind: Type) -> Iterator[str]:
+    if kind.accepts(value):
+        return
+    words = [c for c in kind.choices if isinstance(c, str)]
+    near = get_close_matches(str(value), words, 1, 0.5) if words else []
+    got = f", got {'null' if value is None else type(value).__name__}"
+    if isinstance(value, float) and str in kind.types:
+        hint = f", got {type(value).__name__} {value}; quote it"
+    elif near:
+        hint = f"; did you mean {near[0]}?"
+    else:
+        hint = "" if words and isinstance(value, str) and not kind.types else got
+    yield f"{option}={value!r}: expected {kind}{hint}"
+
+
+def _plain_types(config: Config, declared: Config, where: tuple[str, ...]) -> Iterator[str]:
+    """Keys that no `_target_` takes: the yaml's default says the type."""
+    if "_target_" in declared:
+        return
+    for key, default in declared.items():
+        value, name = config.get(key), ".".join([*where, str(key)])
+        if isinstance(default, dict) and isinstance(value, dict):
+            yield from _plain_types(value, default, (*where, str(key)))
+        elif default is not None and not isinstance(default, dict):
+            kind = Type((type(default),), ranges=(">= 0",) if name == "seed" else ())
+            yield from _mistyped(name, value, kind)
+
+
+def _fit(config: Config, choices: dict[str, Any]) -> Iterator[str]:
+    """Whether model, data and task fit, as far as their class facts tell; the models say the rest when built."""
+    parts = {
+        n: read_target(config[n]["_target_"]) for n in ("model", "data", "task") if "_target_" in config.get(n, {})
+    }
+    if len(parts) < 3 or None in parts.values():
+        return
+    model, data, task = (parts[n].facts() for n in ("model", "data", "task"))  # type: ignore[union-attr]
+    kind, offers, name = data.get("kind"), data.get("tasks", ()), task.get("name")
+    names = {n: config[n]["_target_"].rsplit(".", 1)[-1] for n in parts} | choices
+    if name not in offers and offers:
+        offered = ", ".join(offers)
+        yield f"task={names['task']}: data={names['data']} offers {offered}; leave task out, or choose one of these"
+        return
+    accepts, serves = model.get("accepts"), model.get("tasks")
+    if accepts and kind not in accepts:
+        yield (
+            f"model={names['model']} reads {', '.join(accepts)}, but data={names['data']} gives {kind}. "
+            + _alternatives(kind, name, names["data"])
+        )
+    elif serves and name not in serves:
+        yield (
+            f"model={names['model']} serves {', '.join(serves)}, but data={names['data']} asks for {name}. "
+            + _alternatives(kind, name, names["data"])
+        )
+
+
+def _alternatives(kind: str, task: str, data: str) -> str:
+    fitting = models_for(kind, task)
+    best = next((m for m in ("cnn", "lstm", "mlp") if m in fitting), fitting[0] if fitting else "")
+    return f"Models that read {kind} for {task}: {', '.join(fitting)}. Try: python train.py model={best} data={data}"
+
+
+def models_for(kind: str, task: str) -> list[str]:
+    """Names of our models that read `kind` and serve `task`, from their source."""
+    names = []
+    for file in sorted((Path(__file__).parent / "models").glob("[a-z]*.py")):
+        if found := model_class(file.stem):
+            facts = found.facts()
+            if kind in facts.get("accepts", ()) and task in facts.get("tasks", ()):
+                names.append(file.stem)
+    return names
+
+
+def model_class(name: str) -> Any:
+    """The Target of models/<name>.py: its one class with `accepts`; None for base and __init__."""
+    from layerlab.signature import load_module
+
+    module = load_module(f"layerlab.models.{name}")
+    for n in module.names if module else ():
+        target = read_target(f"layerlab.models.{name}.{n}")
+        if target and "accepts" in target.facts():
+            return target
+    return None
+
+
+def build(node: Config, *args: Any, allowed: tuple[str, ...] = ALLOWED, **kwargs: Any) -> Any:
+    """Call a node's `_target_` with `args`, the node's plain values and `kwargs`; nested nodes are built first.
+
+    Raises ConfigError where the object does not live under an allowed prefix: `torch.nn.functional.torch.load` has
+    one, and lives elsewhere.
+    """
+    target = locate(node["_target_"], allowed)
+    options = {k: _build_nested(v, allowed) for k, v in node.items() if not k.startswith("_")}
+    return target(*args, **{**options, **kwargs})
+
+
+def _build_nested(value: Any, allowed: tuple[str, ...]) -> Any:
+    if isinstance(value, dict):
+        if "_target_" in value:
+            return build(value, allowed=allowed)
+        return {k: _build_nested(v, allowed) for k, v in value.items()}
+    return [_build_nested(v, allowed) for v in value] if isinstance(value, list) else value
+
+
+def locate(path: str, allowed: tuple[str, ...] = ALLOWED) -> Any:
+    """Import what a dotted path names, if it and its home are allowed. Raises ConfigError."""
+    refusal = f"_target_: {path} is not allowed; allowed prefixes: {', '.join(allowed)}; add your own in user.targets"
+    if not path.startswith(allowed):
+        raise ConfigError(refusal)
+    module_name, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as e:
+        raise ConfigError(f"_target_: {path} cannot be imported ({e})") from e
+    home = getattr(found, "__module__", None)
+    if not (inspect.isclass(found) or inspect.isroutine(found)) or not f"{home}.".startswith(allowed):
+        raise ConfigError(refusal)
+    return found

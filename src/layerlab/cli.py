@@ -1,0 +1,200 @@
+"""The verbs: `layerlab train|eval|predict key=value ...`. Heavy imports stay inside the verb that needs them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from layerlab.build import config_dir
+from layerlab.compose import Composed, compose, composed, explain, quote
+from layerlab.contract import LayerlabError
+
+USAGE = """layerlab VERB [key=value ...]
+
+  train     train and test a model             layerlab train model=lstm data=names
+  eval      test a finished run again          layerlab eval run=logs/...
+  predict   answer new inputs with a run       layerlab predict run=logs/... input=photo.png output=preds.csv
+
+Options of a verb: layerlab VERB --help"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb. Exit codes: 0 done, 1 failed, 2 refused (config, data, usage), 130 interrupted."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if argv else 2
+    verb, *rest = argv
+    trace = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user's own wish, read before it is set below
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes hydra.main raise instead of printing its own text and exiting 1
+    try:
+        if verb not in VERBS:
+            raise LayerlabError(f"{verb}: unknown verb; {_nearest(verb)}")
+        return VERBS[verb](rest) or 0
+    except LayerlabError as e:
+        return _fail(str(e), e.exit_code, trace)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130, False)
+    except (HydraException, OmegaConfBaseException) as e:
+        return _fail("\n".join(_explained(e, rest)), 2, trace)
+    except Exception as e:  # anything else is our failure or the machine's: one line, the traceback on request
+        hint = "" if trace else "  (HYDRA_FULL_ERROR=1 shows the traceback)"
+        return _fail(f"{type(e).__name__}: {e}{hint}", 1, trace)
+
+
+def _nearest(verb: str) -> str:
+    from layerlab.build import suggest
+
+    return suggest(verb, list(VERBS))
+
+
+def _fail(text: str, code: int, trace: bool) -> int:
+    if trace:
+        raise  # called from an except block
+    print(text, file=sys.stderr)
+    return code
+
+
+def _explained(error: Exception, argv: list[str]) -> list[str]:
+    hydra_state = GlobalHydra.instance()
+    if hydra_state.is_initialized():
+        loader = hydra_state.config_loader()
+    else:
+        from hydra._internal.config_loader_impl import ConfigLoaderImpl
+        from hydra._internal.utils import create_config_search_path
+
+        loader = ConfigLoaderImpl(create_config_search_path(str(config_dir())))
+    return explain(error, loader, "train", [a for a in argv if not a.startswith("-")])
+
+
+def train(argv: list[str]) -> int:
+    """Train and test; `-m` sweeps. One job per config, each with its own folder."""
+    typed, sys.argv = sys.argv, [sys.argv[0], *(a if a.startswith("-") else quote(a) for a in argv)]
+
+    failures: list[tuple[str, Exception]] = []
+
+    @hydra.main(config_path=str(config_dir()), config_name="train", version_base="1.3")
+    def job(config: DictConfig) -> float | None:
+        try:
+            return run_job(config)
+        except Exception as e:  # kept from Hydra, which would print its own text and tell of the first one only
+            failures.append((" ".join(HydraConfig.get().overrides.task), e))
+            return None
+
+    def run_job(config: DictConfig) -> float | None:
+        sys.argv = typed  # Lightning starts the other ranks with it
+        checked = composed(config)
+        _refuse_sweep_of_ranks(checked)
+        from layerlab.train.devices import prepare
+
+        prepare(checked.config)
+        from layerlab.train.run import fit
+
+        run = fit(checked, _given_folder())
+        return run.metrics.get(checked.config["objective"] or f"val/{run.model.task.monitor.split('/')[1]}")
+
+    try:
+        job()
+    finally:
+        sys.argv = typed
+    if len(failures) == 1 and not {"-m", "--multirun"} & set(argv):
+        raise failures[0][1]
+    for overrides, error in failures:
+        print(f"job {overrides}: {type(error).__name__}: {error}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _given_folder() -> str | None:
+    """The folder of this job where Hydra made one: a job of a sweep, or hydra.run.dir from the command line."""
+    state = HydraConfig.get()
+    sweep = state.mode == RunMode.MULTIRUN
+    return state.runtime.output_dir if sweep or any("run.dir=" in o for o in state.overrides.hydra) else None
+
+
+def _refuse_sweep_of_ranks(checked: Composed) -> None:
+    devices = checked.config["trainer"].get("devices", 1)
+    if HydraConfig.get().mode == RunMode.MULTIRUN and devices != 1:
+        raise LayerlabError(
+            f"trainer.devices={devices}: every rank would run the whole sweep again; "
+            f"sweep with trainer.devices=1, or start one run per setting"
+        )
+
+
+def evaluate(argv: list[str]) -> int:
+    """Test a finished run again, on its own data or on data changed by data.key=value."""
+    if _asked_for_help("eval", argv):
+        return 0
+    changes = [a for a in argv if a.startswith(("data=", "data."))]
+    config = compose(*(a for a in argv if a not in changes), name="eval").config
+    from layerlab.train.run import evaluate as run_evaluate
+    from layerlab.train.run import read_config
+
+    folder = Path(config["run"]).expanduser()
+    read_config(folder)
+    data = _changed_data(folder, changes) if changes else None
+    metrics = run_evaluate(str(folder), data, config["checkpoint"], config["split"])
+    for name, value in metrics.items():
+        print(f"{name:20} {value:.6f}")
+    print(f"written  {folder / 'eval.json'}")
+    return 0
+
+
+def _changed_data(folder: Path, changes: list[str]) -> dict[str, Any]:
+    """The data node that the run would have had with other data overrides."""
+    import json
+
+    choices = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["choices"]
+    kept = [f"{group}={choices[group]}" for group in ("model", "data", "task") if not _has(changes, group)]
+    new = compose(*kept, *changes).config["data"]
+    if _has(changes, "data"):
+        return new
+    keys = [c.partition("=")[0].removeprefix("data.").split(".")[0] for c in changes]
+    return {k: new[k] for k in keys}
+
+
+def _has(overrides: list[str], group: str) -> bool:
+    return any(o.startswith(f"{group}=") for o in overrides)
+
+
+def predict(argv: list[str]) -> int:
+    """Answer new inputs with a finished run: images, rows of a csv, the next values of a series, or samples."""
+    if _asked_for_help("predict", argv):
+        return 0
+    config = compose(*argv, name="predict").config
+    import layerlab
+    from layerlab.train.predict import write_csv
+
+    run = layerlab.load(config["run"], config["checkpoint"])
+    options = {k: config[k] for k in ("samples", "length", "temperature", "seed")}
+    rows = run.predict(config["input"] or "", **options)
+    for row in rows[:20]:
+        print("  ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
+    if len(rows) > 20:
+        print(f"... {len(rows)} rows")
+    if config["output"]:
+        write_csv(rows, Path(config["output"]).expanduser())
+        print(f"written  {config['output']}")
+    return 0
+
+
+def _asked_for_help(verb: str, argv: list[str]) -> bool:
+    if not {"-h", "--help"} & set(argv):
+        return False
+    print((config_dir() / f"{verb}.yaml").read_text(encoding="utf-8"))
+    return True
+
+
+VERBS = {"train": train, "eval": evaluate, "predict": predict}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""Command line -> composed config, by Hydra; and what to say where Hydra refuses."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.initialize import initialize_config_dir
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from layerlab.build import ConfigError, check, config_dir, suggest, unknown_key
+
+OVERLAYS = ("experiment", "debug")  # they set values of other groups, and declare none
+PATH_KEYS = ("data.path", "run", "input", "output", "hydra.run.dir", "hydra.sweep.dir")
+
+
+@dataclass
+class Composed:
+    """A checked config as plain values, the options chosen in each group, and the overrides that were typed."""
+
+    config: dict[str, Any]
+    choices: dict[str, Any]
+    overrides: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """What the run is called: its experiment, else model and data."""
+        return self.choices.get("experiment") or f"{self.choices.get('model')}-{self.choices.get('data')}"
+
+
+def quote(argument: str) -> str:
+    """Quote the value of a path key, so that Hydra's grammar takes it as typed. Raises ConfigError where it cannot."""
+    name, equals, value = argument.partition("=")
+    if not equals or name.lstrip("+") not in PATH_KEYS or value in ("", "null", "???"):
+        return argument
+    if value[0] in "'\"" and value[-1] == value[0] and len(value) > 1:
+        return argument
+    if re.match(r"(choice|glob)\(.*\)$", value):  # a sweep over paths
+        return argument
+    if value.endswith("\\") or "${" in value:
+        raise ConfigError(
+            f"{name}: {value} ends in a backslash or holds ${{; rename the file, or quote it as {name}='...'"
+        )
+    return f"{name}='" + value.replace("'", "\\'") + "'"
+
+
+def compose(*overrides: str, name: str = "train") -> Composed:
+    """Compose and check a config from overrides, as `python train.py` does. Raises ConfigError."""
+    overrides = tuple(map(quote, overrides))
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        try:
+            full = loader.load_configuration(name, list(overrides), RunMode.RUN)
+        except (HydraException, OmegaConfBaseException) as e:
+            raise ConfigError(*explain(e, loader, name, list(overrides))) from e
+        return _checked(loader, name, full, full.hydra)
+
+
+def composed(config: DictConfig) -> Composed:
+    """The config that hydra.main composed for this job, checked. Raises ConfigError."""
+    hydra = HydraConfig.get()
+    return _checked(GlobalHydra.instance().config_loader(), hydra.job.config_name, config, hydra)
+
+
+def _checked(loader: ConfigLoader, name: str, full: DictConfig, hydra: DictConfig) -> Composed:
+    typed = list(hydra.overrides.task)
+    chosen = {k: v for k, v in hydra.runtime.choices.items() if not k.startswith("hydra/")}
+    options = dict(_group_overrides(loader, typed))  # a list of options is not among Hydra's choices
+    groups = [f"{k}={'null' if v is None else v}" for k, v in chosen.items() if k not in OVERLAYS]
+    groups += [f"{k}={v}" for k, v in options.items() if k not in chosen]
+    declared = loader.load_configuration(name, groups, RunMode.RUN)
+    config = _plain(full, resolve=True)
+    for path in config.get("user", {}).get("paths") or []:
+        if (place := str(Path(path).expanduser())) not in sys.path:
+            sys.path.insert(0, place)
+    check(config, _plain(declared, resolve=False), chosen)
+    return Composed(config, chosen | {k: v for k, v in options.items() if k not in chosen}, typed)
+
+
+def _plain(full: DictConfig, resolve: bool) -> dict[str, Any]:
+    try:
+        config = OmegaConf.to_container(OmegaConf.masked_copy(full, [k for k in full if k != "hydra"]), resolve=resolve)
+    except OmegaConfBaseException as e:
+        raise ConfigError(str(e).splitlines()[0]) from e
+    assert isinstance(config, dict)
+    return {str(k): v for k, v in config.items()}
+
+
+def _group_overrides(loader: ConfigLoader, overrides: list[str]) -> list[tuple[str, str]]:
+    groups = set(loader.list_groups(""))
+    pairs = [o.partition("=") for o in overrides]
+    return [(k.lstrip("+"), v) for k, _, v in pairs if k.lstrip("+") in groups]
+
+
+# --- errors
+
+
+def explain(error: Exception, loader: ConfigLoader, name: str, overrides: list[str]) -> list[str]:
+    """What is wrong with overrides that Hydra refused, a line each, with the nearest name that there is."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    except HydraException:
+        return [_ungrammatical(o) for o in overrides if not _parses(o)]
+    groups = {g: loader.get_group_options(g) for g in loader.list_groups("") if g != "hydra"}
+    findings = [f for o in parsed if (f := _unknown_option(o, groups))]
+    if not findings:
+        kept = [o.input_line for o in parsed if o.key_or_group in groups and o.input_line]
+        declared = loader.load_configuration(name, kept, RunMode.RUN)
+        findings = [f for o in parsed if (f := _unknown_override(o, declared, groups))]
+    return findings or [_first_line(error)]
+
+
+def _parses(override: str) -> bool:
+    try:
+        OverridesParser.create().parse_overrides([override])
+    except HydraException:
+        return False
+    return True
+
+
+def _ungrammatical(override: str) -> str:
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"{override}: expected key=value; see --help"
+    return f"{key}={value}: special characters; quote this value as \"{key}='{value}'\""
+
+
+def _unknown_option(override: Override, groups: dict[str, list[str]]) -> str | None:
+    """A group that has no such option."""
+    group, value = override.key_or_group, override.value()
+    if group not in groups:
+        return None
+    for option in value if isinstance(value, list) else [value]:
+        if isinstance(option, str) and option not in groups[group]:
+            return f"{group}={option}: no such {group}; {suggest(option, groups[group])}"
+    return None
+
+
+def _unknown_override(override: Override, declared: DictConfig, groups: dict[str, list[str]]) -> str | None:
+    key = override.key_or_group
+    if key in groups or key.split(".")[0] == "hydra":
+        return None
+    node: Any = declared
+    parts = key.split(".")
+    for i, part in enumerate(parts):
+        if isinstance(node, DictConfig) and part in node:
+            node = node[part] if not OmegaConf.is_missing(node, part) else None
+            continue
+        if not isinstance(node, DictConfig):
+            return f"{key}: {'.'.join(parts[:i])} has no options"
+        known = {str(k): v for k, v in node.items_ex(resolve=False) if k != "hydra"}
+        return unknown_key(tuple(parts[:i]), part, known, groups if i == 0 else ())
+    return None
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and "append to your config" not in line]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,1 @@
+"""Where bytes come from, how they are split and batched; one file per source."""

@@ -1,0 +1,127 @@
+"""The one LightningDataModule that every source of data inherits."""
+
+from __future__ import annotations
+
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from layerlab.contract import DataError, DataSpec, Kind, TaskName
+from layerlab.data.batches import Batches, Split
+
+EVAL_EXAMPLES = 1024  # per evaluation batch where examples are small; never fewer than the training batch
+
+
+class Data(LightningDataModule):
+    """Base of all sources: `load()` gives the spec and the splits, everything else stands here.
+
+    Fixed splits `train`, `val`, `test`; scalers and vocabularies come from `train` alone. Batches are `(x, y)` as the
+    spec says. `seed` keys the order of the training batches and is set by the run.
+    """
+
+    kind: ClassVar[Kind]
+    tasks: ClassVar[tuple[TaskName, ...]]
+
+    def __init__(self, batch_size: int):
+        super().__init__()
+        self.batch_size = batch_size
+        self.seed = 0
+        self._loaded: tuple[DataSpec, dict[str, Split]] | None = None
+
+    def load(self) -> tuple[DataSpec, dict[str, Split]]:
+        """The spec, and `train`, `val`, `test` by name. Raises DataError where the source cannot be used."""
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load once; later calls cost nothing."""
+        if self._loaded is None:
+            self._loaded = self.load()
+
+    @property
+    def spec(self) -> DataSpec:
+        """What every batch looks like."""
+        self.setup()
+        return self._loaded[0]  # type: ignore[index]
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits by name."""
+        self.setup()
+        return self._loaded[1]  # type: ignore[index]
+
+    def train_dataloader(self) -> Batches:
+        """Shuffled anew in every epoch, by (seed, epoch); each rank sees its own share."""
+        split = self._resident("train")
+        if (trainer := self.trainer) is None:
+            return Batches(split, self.batch_size, shuffle=True, seed=self.seed)
+        return Batches(
+            split,
+            self.batch_size,
+            shuffle=not trainer.overfit_batches,
+            seed=self.seed,
+            rank=trainer.global_rank,
+            world=trainer.world_size,
+            place=partial(_place, trainer),
+        )
+
+    def val_dataloader(self) -> Batches:
+        return self.batches("val")
+
+    def test_dataloader(self) -> Batches:
+        return self.batches("test")
+
+    def batches(self, split: str) -> Batches:
+        """A split in order, every example once. Under DDP every rank reads all of it: exact, with nothing to gather."""
+        return Batches(self._resident(split), max(self.batch_size, self.eval_batch_size))
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Examples per evaluation batch: at most about 2^18 numbers of x."""
+        return max(1, min(EVAL_EXAMPLES, 2**18 // int(torch.tensor(self.spec.shape).prod())))
+
+    def _resident(self, name: str) -> Split:
+        split = self.splits[name]
+        return split.to(self.trainer.strategy.root_device) if self.trainer else split
+
+    # --- new inputs, for predict: uses what was fitted on the training part and nothing else
+
+    def encode(self, path: Path) -> tuple[Tensor, list[str]]:
+        """x for new inputs in a file or folder, and a name for each row. Raises DataError."""
+        raise DataError(f"data={self.spec.name}: cannot read new inputs from a file")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was fitted on the training part, as plain values; lies in every checkpoint."""
+        return {"spec": self.spec.to_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what was fitted, without loading the training data."""
+        if self._loaded is None:
+            self._loaded = DataSpec.coerce(state_dict["spec"]), {}
+
+    def fingerprint(self) -> str:
+        """Sixteen hexadecimal digits that stand for every number of every split."""
+        digest = blake2b(digest_size=8)
+        for name, split in sorted(self.splits.items()):
+            digest.update(name.encode())
+            for value in vars(split).values():
+                if isinstance(value, Tensor):
+                    digest.update(value.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _place(trainer: Any) -> tuple[int, int]:
+    """Epoch and batch at which training goes on, from the trainer's own count (guarded by test_lightning_contract)."""
+    done = trainer.fit_loop.epoch_loop.batch_progress.total.ready
+    return divmod(done, int(trainer.num_training_batches))
+
+
+def standardise(x: Tensor, train: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, tuple[float, ...], tuple[float, ...]]:
+    """(x - mean) / std with the statistics of `train` over `dims`, and both; a constant feature keeps std 1."""
+    mean, std = train.mean(dims, keepdim=True), train.std(dims, keepdim=True, correction=0)
+    std = torch.where(std > 0, std, torch.ones_like(std))
+    return (x - mean) / std, tuple(mean.flatten().tolist()), tuple(std.flatten().tolist())

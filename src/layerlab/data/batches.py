@@ -1,0 +1,137 @@
+"""Batches by index of data that fits in memory: no per-sample Python, no workers (13 to 116 times cheaper)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+from layerlab.contract import IGNORE, key
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Split(Protocol):
+    """One split, readable by index. `epoch` is None in evaluation, where nothing may be random."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: Tensor, epoch: int | None) -> Batch: ...
+
+    def to(self, device: torch.device) -> Self: ...
+
+
+class Tensors:
+    """Examples as two tensors, x (N, ...) and y (N, ...)."""
+
+    def __init__(self, x: Tensor, y: Tensor):
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def read(self, index: Tensor, epoch: int | None) -> Batch:
+        return self.x[index], self.y[index]
+
+    def to(self, device: torch.device) -> Self:
+        return type(self)(self.x.to(device), self.y.to(device))
+
+
+class Words(Tensors):
+    """Padded sequences: x (N, T) and y (N, T), -100 beyond the end; each batch is cut to its longest sequence."""
+
+    def read(self, index: Tensor, epoch: int | None) -> Batch:
+        x, y = super().read(index, epoch)
+        T = int((y != IGNORE).sum(1).max())
+        return x[:, :T], y[:, :T]
+
+
+class TextWindows:
+    """A text (N,) in windows of T ids: x (B, T), and y (B, T) one id later.
+
+    In training the windows start at an offset that changes with the epoch; in evaluation every id but the first is
+    scored exactly once, the last window filled up with -100.
+    """
+
+    def __init__(self, ids: Tensor, steps: int, seed: int = 0, train: bool = False):
+        self.ids, self.steps, self.seed, self.train = ids, steps, seed, train
+
+    def __len__(self) -> int:
+        n = len(self.ids) - 1
+        return max((n - self.steps + 1) // self.steps, 1) if self.train else -(-n // self.steps)
+
+    def read(self, index: Tensor, epoch: int | None) -> Batch:
+        free = len(self.ids) - 1 - len(self) * self.steps  # ids that the windows leave over
+        offset = 0 if epoch is None or free < 1 else key(self.seed, "offset", epoch) % min(free + 1, self.steps)
+        at = (index * self.steps + offset)[:, None] + torch.arange(self.steps + 1, device=self.ids.device)
+        inside = at < len(self.ids)
+        ids = self.ids[at.clamp(max=len(self.ids) - 1)]
+        return ids[:, :-1], ids[:, 1:].masked_fill(~inside[:, 1:], IGNORE)
+
+    def to(self, device: torch.device) -> Self:
+        return type(self)(self.ids.to(device), self.steps, self.seed, self.train)
+
+
+class SeriesWindows:
+    """A series (N, F) in windows that start at `starts`: x (B, L, F), y (B, H, targets)."""
+
+    def __init__(self, values: Tensor, starts: Tensor, lookback: int, horizon: int, targets: list[int]):
+        self.values, self.starts, self.targets = values, starts, targets
+        self.lookback, self.horizon = lookback, horizon
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def read(self, index: Tensor, epoch: int | None) -> Batch:
+        L = self.lookback
+        windows = self.values.unfold(0, L + self.horizon, 1)[self.starts[index]]  # (B, F, L + H)
+        return windows[..., :L].transpose(1, 2), windows[:, self.targets, L:].transpose(1, 2)
+
+    def to(self, device: torch.device) -> Self:
+        return type(self)(self.values.to(device), self.starts.to(device), self.lookback, self.horizon, self.targets)
+
+
+class Batches:
+    """An iterable of batches with a length. Shuffled by a permutation of (seed, epoch), so a resumed run continues it.
+
+    place: tells epoch and position in it when an iteration begins. rank, world: the permutation is sharded here,
+    because Lightning gives a plain iterable no sampler: ranks are disjoint and make equal steps.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        place: Callable[[], tuple[int, int]] = lambda: (0, 0),
+    ):
+        self.split, self.batch_size, self.shuffle, self.seed = split, batch_size, shuffle, seed
+        self.rank, self.world, self.place = rank, world, place
+
+    @property
+    def examples(self) -> int:
+        """Examples of this rank in one epoch."""
+        return len(self.split) // self.world
+
+    def __len__(self) -> int:
+        return -(-self.examples // self.batch_size)
+
+    def order(self, epoch: int) -> Tensor:
+        """Indices of one epoch on this rank."""
+        n = len(self.split)
+        if not self.shuffle:
+            return torch.arange(n)[self.rank :: self.world][: self.examples]
+        generator = torch.Generator().manual_seed(key(self.seed, "order", epoch))
+        return torch.randperm(n, generator=generator)[self.rank :: self.world][: self.examples]
+
+    def __iter__(self) -> Iterator[Batch]:
+        epoch, start = self.place()
+        chunks = self.order(epoch).split(self.batch_size)
+        for index in chunks[start:]:
+            yield self.split.read(index, epoch if self.shuffle else None)

@@ -1,0 +1,65 @@
+"""Short real time series: in the statsmodels wheel."""
+
+from typing import Literal
+
+import numpy as np
+
+from layerlab.contract import Count, DataError, DataSpec
+from layerlab.data.base import Data
+from layerlab.data.batches import Split
+from layerlab.data.windows import by_origins, windows
+
+SEASONS = {"co2": 12, "sunspots": 11, "elnino": 12}
+
+
+class Series(Data):
+    """co2 (526 monthly means, Mauna Loa), sunspots (309 years), elnino (732 months): forecast the next season.
+
+    First 75 % train, z-scored with it; test = 7 rolling origins in the rest. horizon `auto`: the season, at most 12;
+    lookback `auto`: 3 horizons. Too small to rank networks finely.
+    """
+
+    kind, tasks = "series", ("forecast",)
+
+    def __init__(
+        self,
+        batch_size: Count = 8,
+        name: Literal["co2", "sunspots", "elnino"] = "co2",
+        lookback: Count | Literal["auto"] = "auto",
+        horizon: Count | Literal["auto"] = "auto",
+    ):
+        super().__init__(batch_size)
+        self.series, self.lookback, self.horizon = name, lookback, horizon
+
+    def load(self) -> tuple[DataSpec, dict[str, Split]]:
+        values, season = _load(self.series), SEASONS[self.series]
+        n = len(values)
+        H = min(12, season) if self.horizon == "auto" else self.horizon
+        L = min(3 * H, n // 4) if self.lookback == "auto" else self.lookback
+        borders = by_origins(n, L, H)
+        if not len(borders.starts["train"]) or n * 0.25 < H:
+            raise DataError(
+                f"data.name={self.series}: {n} values are too few for data.lookback={L} and data.horizon={H}; "
+                f"make them smaller"
+            )
+        return windows(
+            values[:, None],
+            [self.series],
+            [self.series],
+            borders,
+            lookback=L,
+            horizon=H,
+            season=season,
+            name=self.series,
+        )
+
+
+def _load(name: str) -> np.ndarray:
+    from statsmodels import datasets
+
+    data = getattr(datasets, name).load_pandas().data
+    if name == "co2":  # weekly; 5 months without a value, all before 1965
+        return data["co2"].resample("MS").mean().interpolate().to_numpy()
+    if name == "sunspots":
+        return data["SUNACTIVITY"].to_numpy()
+    return data.drop(columns="YEAR").to_numpy().reshape(-1).astype(float)  # (61 years, 12 months) -> (732,)

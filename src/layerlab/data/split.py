@@ -1,0 +1,39 @@
+"""How a set is cut into train, val and test: fixed, documented, the same everywhere."""
+
+from collections.abc import Iterable
+from hashlib import sha256
+
+import numpy as np
+
+SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
+
+
+def by_hash(item: str) -> str:
+    """`test` for one item in ten, `val` for one, else `train`; depends on the item alone, so additions move nothing."""
+    return {0: "test", 1: "val"}.get(int(sha256(item.encode()).hexdigest(), 16) % 10, "train")
+
+
+def hashed(items: Iterable[str]) -> dict[str, list[str]]:
+    """Items by split, in their order."""
+    parts: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+    for item in items:
+        parts[by_hash(item)].append(item)
+    return parts
+
+
+def stratified(y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
+    """Indices of a 70/10/20 split drawn with `seed`; each class keeps its share where labels (N,) are given as ints."""
+    from sklearn.model_selection import train_test_split
+
+    index = np.arange(len(y))
+    classes = y if y.ndim == 1 and np.issubdtype(y.dtype, np.integer) and np.bincount(y).min(initial=9) >= 5 else None
+    rest, test = train_test_split(index, test_size=SHARES["test"], random_state=seed, stratify=classes)
+    share = SHARES["val"] / (SHARES["train"] + SHARES["val"])
+    left = None if classes is None else classes[rest]
+    train, val = train_test_split(rest, test_size=share, random_state=seed, stratify=left)
+    return {"train": train, "val": val, "test": test}
+
+
+def chronological(n: int) -> tuple[int, int]:
+    """First row of val and of test: 70/10/20 in the order of time."""
+    return int(n * SHARES["train"]), int(n * (SHARES["train"] + SHARES["val"]))

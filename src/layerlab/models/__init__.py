@@ -1,0 +1,1 @@
+"""Architectures, one file each. configs/model/lstm.yaml <-> models/lstm.py <-> class LSTM."""

@@ -1,0 +1,167 @@
+"""The one LightningModule that every architecture inherits: steps, logging, hyper-parameters, stages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from layerlab import tasks
+from layerlab.contract import DataSpec, Mismatch
+
+
+class Model(LightningModule):
+    """Base of all architectures: `forward(x) = head(features(x))`, one loop for every task.
+
+    A subclass is its constructor `(spec, **plain values)`, `features`, a module `head`, and three class facts. One
+    that cannot be cut in two defines `forward` itself. `task` and `recipe` are attached by the run, never passed.
+
+    Raises Mismatch where the spec is of a kind or task that the class does not take.
+    """
+
+    accepts: ClassVar[tuple[str, ...]]  # kinds of x it reads
+    tasks: ClassVar[tuple[str, ...]]  # tasks its output serves
+    stages: ClassVar[tuple[tuple[str, str], ...]]  # (name, pattern of parameter names), from input to head
+
+    head: nn.Module
+
+    def __init__(self, spec: DataSpec | dict[str, Any]):
+        super().__init__()
+        self.spec = spec = DataSpec.coerce(spec)
+        self.save_hyperparameters(ignore=["spec"], logger=False)
+        self._hparams["spec"] = spec.to_dict()  # plain: load_from_checkpoint runs under weights_only
+        name = type(self).__name__
+        if spec.kind not in self.accepts:
+            raise Mismatch(f"{name} reads {', '.join(self.accepts)}, but data={spec.name} gives {spec.kind}")
+        if spec.task not in self.tasks:
+            raise Mismatch(f"{name} serves {', '.join(self.tasks)}, but the task is {spec.task}")
+        self.task: tasks.Task | None = None
+        self.recipe: Callable[[Model], Any] | None = None
+        dtype = torch.float32 if torch.backends.mps.is_available() else torch.float64  # MPS has no float64
+        # a buffer, so that a run cut in mid-epoch still logs the whole epoch (Lightning's on_epoch does not)
+        self.register_buffer("epoch_sums", torch.zeros(4, dtype=dtype))
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the head reads: everything up to it."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.features(x))
+
+    def mask(self, x: Tensor) -> Tensor | None:
+        """(B, T) True where x is not padding; None where nothing is padded."""
+        return None if self.spec.pad is None or self.spec.kind != "tokens" else x != self.spec.pad
+
+    # --- what happens in a run
+
+    def answer(self, x: Tensor) -> Tensor:
+        """The output for a batch as the data gives it, through whatever the task wraps around the network."""
+        return self.task.apply(self, x) if self.task else self(x)
+
+    def step(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean loss, sums (4,) and output of a batch; the one method that a special loop overrides."""
+        x, y = batch
+        out = self.answer(x)
+        return *self._task.measure(out, y), out
+
+    @property
+    def _task(self) -> tasks.Task:
+        if self.task is None:
+            raise RuntimeError(f"{type(self).__name__}: no task attached; set model.task before training it")
+        return self.task
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        loss, sums, _ = self.step(batch)
+        if batch_idx == 0:
+            self.epoch_sums.zero_()
+        self.epoch_sums += sums
+        trainer = self.trainer
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # self.log at every step costs half an MLP step
+            self.log_dict({"train/loss_step": loss.detach(), "lr": trainer.optimizers[0].param_groups[-1]["lr"]})
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        self._log("train", self.epoch_sums)
+
+    def on_validation_epoch_start(self) -> None:
+        self._begin()
+
+    def on_test_epoch_start(self) -> None:
+        self._begin()
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluate(batch, collect=False)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluate(batch, collect=self._task.collects)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log("val", self._sums)
+
+    def on_test_epoch_end(self) -> None:
+        further = {}
+        if self._outputs:
+            outs, ys = zip(*self._outputs, strict=True)
+            self.outputs = torch.cat(outs), torch.cat(ys)
+            further = self._task.metrics(*self.outputs)
+        self._log("test", self._sums, further)
+
+    def _begin(self) -> None:
+        self._sums: Tensor | float = 0.0
+        self._outputs: list[tuple[Tensor, Tensor]] = []
+
+    def _evaluate(self, batch: tuple[Tensor, Tensor], collect: bool) -> None:
+        _, sums, out = self.step(batch)
+        self._sums = self._sums + sums
+        if collect:
+            self._outputs.append((out.float().cpu(), batch[1].cpu()))
+
+    def _log(self, split: str, sums: Tensor, further: dict[str, float] | None = None) -> None:
+        figures = self._task.report(sums.tolist()) | (further or {})
+        self.log_dict({f"{split}/{name}": torch.tensor(v, dtype=torch.float32) for name, v in figures.items()})
+
+    def predict_step(self, batch: Tensor | tuple[Tensor, ...], batch_idx: int = 0) -> Tensor:
+        return self.answer(batch[0] if isinstance(batch, tuple | list) else batch)
+
+    def configure_optimizers(self) -> Any:
+        if self.recipe is None:
+            raise RuntimeError(f"{type(self).__name__}: no recipe attached; set model.recipe before training it")
+        return self.recipe(self)
+
+    # --- stages
+
+    def stage_parameters(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Parameters by stage, input to head. Raises Mismatch for a parameter in no stage or in more than one."""
+        found: dict[str, list[tuple[str, nn.Parameter]]] = {name: [] for name, _ in self.stages}
+        for name, parameter in self.named_parameters():
+            homes = [stage for stage, pattern in self.stages if re.match(pattern, name)]
+            if len(homes) != 1:
+                raise Mismatch(f"{type(self).__name__}.stages: parameter {name} is in {homes or 'no stage'}, needs one")
+            found[homes[0]].append((name, parameter))
+        return found
+
+    # --- checkpoints hold plain values, and rebuild the model without a config
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.task:
+            checkpoint["task"] = self.task.to_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.task is None and "task" in checkpoint:
+            self.task = tasks.restore(checkpoint["task"])
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning sets this one 44 times per step, and nn.Module looks through parameters, buffers and modules first
+        if name == "_current_fx_name":
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
+
+def trainable(parameters: Iterable[nn.Parameter]) -> int:
+    """How many numbers training may change."""
+    return sum(p.numel() for p in parameters if p.requires_grad)

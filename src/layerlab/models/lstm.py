@@ -1,0 +1,40 @@
+"""A state and a conveyor belt with three gates."""
+
+from torch import Tensor, nn
+
+from layerlab.contract import Count, DataSpec, Fraction, Size
+from layerlab.models.base import Model
+from layerlab.nn import read, recurrent
+from layerlab.nn.recurrent import ForgetBias
+
+
+class LSTM(Model):
+    """Long short-term memory: sequences -> (B, out), or (B, T, out) for next_token.
+
+    forget_bias: `torch` (the framework's initialisation), a number, or `chrono` for long memory. patch: cuts an image
+    into square patches as steps; 0 = its rows.
+    Sources: Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000; bias 1: Jozefowicz et al. 2015.
+    """
+
+    accepts, tasks = ("image", "tokens", "series"), ("classify", "regress", "next_token", "forecast")
+    stages = (("embed", r"embed\."), ("body", r"body\."), ("head", r"head\."))
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        width: Count = 128,
+        depth: Count = 1,
+        forget_bias: ForgetBias = 1.0,
+        dropout: Fraction = 0.0,
+        patch: Size = 0,
+    ):
+        super().__init__(spec)
+        self.embed = read.Sequence(self.spec, width, patch)
+        self.body = nn.LSTM(width, width, depth, dropout=dropout if depth > 1 else 0, batch_first=True)
+        recurrent.init_forget_bias(self.body, forget_bias, self.embed.steps)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(width, self.spec.out)
+
+    def features(self, x: Tensor) -> Tensor:
+        h, _ = self.body(self.embed(x))  # (B, T, width)
+        return self.dropout(recurrent.states(h, self.spec.task, self.mask(x)))

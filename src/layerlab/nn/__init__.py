@@ -1,0 +1,1 @@
+"""Mathematics with a paper or a formula behind it. Torch only."""

@@ -1,0 +1,70 @@
+"""The task: what a model's output means, what is minimised and what is reported."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from layerlab.contract import DataSpec, Mismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Task:
+    """Loss, metrics and the monitored value of one kind of problem.
+
+    A subclass gives `name`, `monitor`, `mode`, `measure()` and `report()`. Epoch figures are computed from sums, so
+    they weigh every example alike and survive a resume: never a mean of batch means.
+    """
+
+    name: ClassVar[str]
+    monitor: ClassVar[str] = "val/loss"  # what selects the best checkpoint
+    mode: ClassVar[Literal["min", "max"]] = "min"
+    collects: ClassVar[bool] = True  # whether metrics() wants all predictions of a split at once
+
+    def __init__(self, spec: DataSpec | dict[str, Any], **options: Any):
+        self.spec = DataSpec.coerce(spec)  # of the data
+        self.options = options
+        if self.spec.task != self.name:
+            raise Mismatch(
+                f"task={self.name}: data={self.spec.name} offers {self.spec.task}; "
+                f"try task={self.spec.task}, or leave task out"
+            )
+
+    @property
+    def model_spec(self) -> DataSpec:
+        """What the model reads and has to return, once this task has prepared x."""
+        return self.spec
+
+    def apply(self, model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """The model's answer to a batch of the data; a task may wrap the call (forecast does)."""
+        return model(x)
+
+    def measure(self, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean loss of a batch, to minimise, and the sums (4,) that `report` turns into figures."""
+        raise NotImplementedError
+
+    def report(self, sums: list[float]) -> dict[str, float]:
+        """Figures of a split from the added-up sums of its batches."""
+        raise NotImplementedError
+
+    def metrics(self, out: Tensor, y: Tensor) -> dict[str, float]:
+        """Further figures that need all predictions of the test split at once."""
+        return {}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values from which `tasks.restore` makes the same task."""
+        return {"class": type(self).__name__, "options": self.options, "spec": self.spec.to_dict()}
+
+
+def sums(*values: Tensor | float) -> Tensor:
+    """Up to four numbers as one detached tensor (4,): float64, float32 on a device that lacks it."""
+    device = next(v.device for v in values if isinstance(v, Tensor))
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    out = torch.zeros(4, dtype=dtype, device=device)
+    for i, value in enumerate(values):
+        out[i] = value.detach() if isinstance(value, Tensor) else value
+    return out

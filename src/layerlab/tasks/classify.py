@@ -1,0 +1,86 @@
+"""Which class? Cross-entropy for one of C, binary cross-entropy with logits for yes/no and for several at once."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.functional import classification as tm
+
+from layerlab.contract import DataSpec, Fraction, Mismatch
+from layerlab.tasks.base import Task, sums
+
+
+class Classify(Task):
+    """Logits (B, C) against class ids (B,); binary: (B, 1) against 0 and 1; multilabel: (B, C) against (B, C).
+
+    labels: `multiclass` minimises cross-entropy; `binary` one sigmoid output with BCE-with-logits; `multilabel`
+    one sigmoid output per class. label_smoothing: share of the target spread over all classes (Szegedy et al. 2016).
+    Reported: acc (of labels, for multilabel), nll in nats per example, loss (equal to nll without smoothing).
+    """
+
+    name, monitor, mode = "classify", "val/acc", "max"
+
+    def __init__(
+        self,
+        spec: DataSpec | dict[str, Any],
+        labels: Literal["multiclass", "binary", "multilabel"] = "multiclass",
+        label_smoothing: Fraction = 0.0,
+    ):
+        super().__init__(spec, labels=labels, label_smoothing=label_smoothing)
+        self.labels, self.label_smoothing = labels, label_smoothing
+        if labels == "binary" and self.spec.out != 2:
+            raise Mismatch(f"task.labels=binary: data={self.spec.name} has {self.spec.out} classes; use multiclass")
+
+    @property
+    def model_spec(self) -> DataSpec:
+        return self.spec.replace(out=1) if self.labels == "binary" else self.spec
+
+    def measure(self, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        nll = self._loss(out, y, 0.0)
+        loss = self._loss(out, y, self.label_smoothing) if self.label_smoothing else nll
+        n = len(y)
+        return loss, sums(loss * n, nll * n, self._correct(out, y), n)
+
+    def _loss(self, out: Tensor, y: Tensor, smoothing: float) -> Tensor:
+        if self.labels == "multiclass":
+            return F.cross_entropy(out, y, label_smoothing=smoothing)
+        target = y.reshape(out.shape).to(out.dtype)  # (B,) -> (B, 1) for binary
+        return F.binary_cross_entropy_with_logits(out, target * (1 - smoothing) + smoothing / 2)
+
+    def _correct(self, out: Tensor, y: Tensor) -> Tensor:
+        if self.labels == "multiclass":
+            return (out.argmax(1) == y).sum()
+        return ((out > 0) == y.reshape(out.shape).bool()).to(out.dtype).mean(1).sum()
+
+    def report(self, sums: list[float]) -> dict[str, float]:
+        loss, nll, correct, n = sums
+        return {"loss": loss / n, "nll": nll / n, "acc": correct / n}
+
+    def metrics(self, out: Tensor, y: Tensor) -> dict[str, float]:
+        C = self.spec.out
+        if self.labels == "multiclass":
+            p, kw = out.softmax(1), {"num_classes": C}
+            found = {
+                "f1": tm.multiclass_f1_score(p, y, average="macro", **kw),
+                "balanced_acc": tm.multiclass_accuracy(p, y, average="macro", **kw),
+                "ece": tm.multiclass_calibration_error(p, y, **kw),  # Guo et al. 2017, 15 bins
+            }
+        elif self.labels == "binary":
+            p, target = out.sigmoid().flatten(), y.flatten()
+            found = {
+                "f1": tm.binary_f1_score(p, target),
+                "auroc": tm.binary_auroc(p, target),
+                "ece": tm.binary_calibration_error(p, target),
+            }
+        else:
+            p, kw = out.sigmoid(), {"num_labels": C}
+            found = {"f1": tm.multilabel_f1_score(p, y.long(), average="macro", **kw)}
+        return {name: float(value) for name, value in found.items()}
+
+    def probabilities(self, out: Tensor) -> Tensor:
+        """(B, C) probabilities of each class; for multilabel of each label by itself."""
+        if self.labels == "multiclass":
+            return out.softmax(1)
+        p = out.sigmoid()
+        return torch.cat([1 - p, p], 1) if self.labels == "binary" else p

@@ -1,0 +1,33 @@
+"""Which number? Mean squared error."""
+
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.functional import r2_score
+
+from layerlab.contract import DataSpec
+from layerlab.tasks.base import Task, sums
+
+
+class Regress(Task):
+    """Predictions (B, K) against targets (B, K), standardised with the training targets: mse 1 = guessing the mean.
+
+    Reported: mse, mae (in standard deviations of the training targets), loss, on the test split also r2.
+    """
+
+    name, monitor, mode = "regress", "val/mse", "min"
+
+    def __init__(self, spec: DataSpec | dict[str, Any]):
+        super().__init__(spec)
+
+    def measure(self, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        loss, n = F.mse_loss(out, y), y.numel()
+        return loss, sums(loss * n, F.l1_loss(out, y) * n, n)
+
+    def report(self, sums: list[float]) -> dict[str, float]:
+        squared, absolute, n, _ = sums
+        return {"loss": squared / n, "mse": squared / n, "mae": absolute / n}
+
+    def metrics(self, out: Tensor, y: Tensor) -> dict[str, float]:
+        return {"r2": float(r2_score(out.squeeze(1), y.squeeze(1)))}

@@ -1,0 +1,57 @@
+"""What happens between the steps of a run."""
+
+import sys
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from layerlab.contract import key
+from layerlab.models.base import Model
+
+
+class Keyed(Callback):
+    """Seed torch before every training step by (seed, rank, step): dropout draws the same after a resume."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        step = trainer.fit_loop.epoch_loop.batch_progress.total.ready  # batches, not optimizer steps: see accumulation
+        k = key(self.seed, trainer.global_rank, "step", step)
+        torch.default_generator.manual_seed(k)  # torch.manual_seed costs half an MLP step more
+        if pl_module.device.type == "cuda":
+            torch.cuda.default_generators[pl_module.device.index or 0].manual_seed(k)
+
+
+class EpochLines(Callback):
+    """One line per epoch, for a log file or a pipe."""
+
+    def __init__(self) -> None:
+        self.began = 0.0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.began = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Model) -> None:  # type: ignore[override]
+        if not trainer.is_global_zero:
+            return
+        # the module logs its own figures after the callbacks: read the sums they come from
+        train = pl_module.task.report(pl_module.epoch_sums.tolist())
+        found = {k: float(v) for k, v in trainer.callback_metrics.items()} | {f"train/{k}": v for k, v in train.items()}
+        shown = [k for k in ("train/loss", "train/acc", "val/loss", "val/acc") if k in found]
+        figures = "  ".join(f"{k} {found[k]:.4f}" for k in shown)
+        seconds = time.perf_counter() - self.began
+        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {figures}  {seconds:.1f} s", flush=True)
+
+
+def progress(kind: str) -> Callback | None:
+    """bar | lines | none; `auto`: a bar on a terminal, lines elsewhere."""
+    if kind == "auto":
+        kind = "bar" if sys.stdout.isatty() else "lines"
+    if kind == "bar":
+        from lightning.pytorch.callbacks import RichProgressBar
+
+        return RichProgressBar(refresh_rate=20, leave=False)
+    return EpochLines() if kind == "lines" else None

@@ -1,0 +1,115 @@
+"""Checkpoints that are whole or not there, and are checked before they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from layerlab.contract import LayerlabError
+
+
+class CheckpointError(LayerlabError):
+    """A checkpoint that cannot be used: missing, damaged, or not ours."""
+
+
+def sidecar(path: Path) -> Path:
+    """The file that holds size and SHA-256 of a checkpoint."""
+    return path.with_name(path.name + ".json")
+
+
+def write(checkpoint: dict[str, Any], path: Path) -> None:
+    """Save under a temporary name in the same folder, flush, write the sidecar, rename: no half file by its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with part.open("wb") as f:
+            torch.save(checkpoint, f)
+            f.flush()
+            os.fsync(f.fileno())
+        with part.open("rb") as f:
+            digest = hashlib.file_digest(f, "sha256").hexdigest()
+        facts = {"sha256": digest, "bytes": part.stat().st_size, "step": checkpoint.get("global_step")}
+        side = part.with_name(part.name + ".json")
+        side.write_text(json.dumps(facts), encoding="utf-8")
+        side.replace(sidecar(path))  # first: a checkpoint without a matching sidecar is never used
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Check the SHA-256, then load plain values and tensors only. Raises CheckpointError with what is wrong."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    try:
+        facts = json.loads(sidecar(path).read_text(encoding="utf-8"))
+        recorded = facts["sha256"]
+    except (OSError, ValueError, KeyError) as e:
+        raise CheckpointError(f"{path.name}: not a layerlab checkpoint (no readable {sidecar(path).name})") from e
+    with path.open("rb") as f:
+        found = hashlib.file_digest(f, "sha256").hexdigest()
+    if found != recorded:
+        raise CheckpointError(f"{path.name}: sha256 mismatch (recorded {recorded[:12]}, found {found[:12]}); damaged")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+class CheckpointIO(TorchCheckpointIO):
+    """Lightning's way in and out of `write` and `read`."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write(checkpoint, Path(path))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read(Path(path))
+
+
+class Checkpoints(Callback):
+    """After each validation save `step-000300.ckpt`; keep the best by `monitor` and the last, remove the others."""
+
+    def __init__(self, folder: Path, monitor: str, mode: str):
+        self.folder, self.monitor, self.sign = folder, monitor, 1 if mode == "max" else -1
+        self.best: Path | None = None
+        self.last: Path | None = None
+        self.best_score = float("-inf")
+        self.validated: dict[str, float] = {}  # figures of the best one
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._save(trainer, trainer.callback_metrics.get(self.monitor))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.last is None or self.last != self._path(trainer):
+            self._save(trainer, None)
+
+    def _path(self, trainer: Trainer) -> Path:
+        return self.folder / f"step-{trainer.global_step:06d}.ckpt"
+
+    def _save(self, trainer: Trainer, score: torch.Tensor | None) -> None:
+        path = self._path(trainer)
+        if path == self.last:
+            return
+        trainer.save_checkpoint(path)
+        old = {p for p in (self.best, self.last) if p}
+        self.last = path
+        value = self.sign * float(score) if score is not None else float("-inf")
+        if self.best is None or value > self.best_score:
+            self.best, self.best_score = path, value
+            self.validated = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        if trainer.is_global_zero:
+            for gone in old - {self.best, self.last}:
+                gone.unlink(missing_ok=True)
+                sidecar(gone).unlink(missing_ok=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best and self.best.name, "best_score": self.best_score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = self.folder / state_dict["best"] if state_dict["best"] else None
+        self.best_score = state_dict["best_score"]

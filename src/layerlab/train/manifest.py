@@ -1,0 +1,143 @@
+"""The record of a run: its folder, manifest, status and results."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from layerlab.compose import Composed
+from layerlab.contract import LayerlabError, key
+
+PACKAGES = (
+    "layerlab",
+    "torch",
+    "torchvision",
+    "lightning",
+    "hydra-core",
+    "omegaconf",
+    "torchmetrics",
+    "numpy",
+    "pandas",
+)
+SECRET = re.compile(r"(?:^|[_\-.])(?:pass|password|passwd|token|secret|key|api_?key)$", re.IGNORECASE)
+REDACTED = "<redacted>"
+
+
+def redact(node: Any) -> Any:
+    """A config without the values of keys such as password, api_key or my_token; `tokenizer` and `max_tokens` stay."""
+    if isinstance(node, dict):
+        return {k: REDACTED if SECRET.search(str(k)) and v is not None else redact(v) for k, v in node.items()}
+    return [redact(v) for v in node] if isinstance(node, list) else node
+
+
+def redact_command(arguments: list[str]) -> list[str]:
+    """Command-line arguments with the values of secret keys hidden."""
+    pairs = [a.partition("=") for a in arguments]
+    return [f"{k}={REDACTED}" if eq and SECRET.search(k) else k + eq + v for k, eq, v in pairs]
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """Eight hexadecimal digits that stand for a resolved config."""
+    return f"{key(json.dumps(config, sort_keys=True, default=str)):016x}"[:8]
+
+
+def make_folder(composed: Composed, given: str | None) -> Path:
+    """The folder of a run: the one given, or logs/<name>/<date>-<hash>[-n], made by this process and no other.
+
+    Raises LayerlabError where it cannot be written.
+    """
+    try:
+        if given:
+            folder = Path(given).expanduser()
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "status.json").touch()
+            return folder
+        stem = f"{time.strftime('%Y-%m-%d')}-{config_hash(composed.config)}"
+        parent = Path(composed.config["logs"]).expanduser() / composed.name
+        parent.mkdir(parents=True, exist_ok=True)
+        n = 1
+        while True:
+            folder = parent / (stem if n == 1 else f"{stem}-{n}")
+            try:
+                folder.mkdir()  # exclusive: fails where another run was faster
+                return folder
+            except FileExistsError:
+                n += 1
+    except OSError as e:
+        raise LayerlabError(
+            f"{e.filename}: not writable ({e.strerror}); choose another folder with hydra.run.dir="
+        ) from e
+
+
+class Record:
+    """Writes the files of a run folder. With folder None (a rank other than 0) it writes nothing."""
+
+    def __init__(self, folder: Path | None, composed: Composed):
+        self.folder, self.composed = folder, composed
+        self.started, self.cpu_started = time.time(), time.process_time()
+        self.facts: dict[str, Any] = {}
+
+    def begin(self) -> None:
+        """manifest.json and config.yaml, and the status `running`, before anything can fail."""
+        self.status("running")
+        self.facts = {
+            "command": [Path(sys.argv[0]).name, *redact_command(sys.argv[1:])],
+            "overrides": redact_command(self.composed.overrides),
+            "choices": self.composed.choices,
+            "config_hash": config_hash(self.composed.config),
+            "seed": self.composed.config["seed"],
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "cpu_count": os.cpu_count(),
+            "versions": {p: _version(p) for p in PACKAGES},
+            "git": _git(),
+        }
+        self.add()
+        if self.folder:
+            text = yaml.safe_dump(redact(self.composed.config), sort_keys=False, allow_unicode=True)
+            (self.folder / "config.yaml").write_text(text, encoding="utf-8")
+
+    def add(self, **facts: Any) -> None:
+        """Further facts for manifest.json."""
+        self.facts |= facts
+        self.write("manifest.json", self.facts)
+
+    def status(self, status: str, reason: str | None = None, error: str | None = None) -> None:
+        """status.json: running | ok | failed | preempted, and why."""
+        self.write("status.json", {"status": status, "reason": reason, "error": error, "pid": os.getpid()})
+
+    def write(self, name: str, value: Any) -> None:
+        """A json file, whole or not at all."""
+        if self.folder:
+            part = self.folder / f".{name}.{os.getpid()}"
+            part.write_text(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n", encoding="utf-8")
+            part.replace(self.folder / name)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git() -> dict[str, Any] | None:
+    try:
+        ask = ["git", "rev-parse", "HEAD"], ["git", "status", "--porcelain", "--untracked-files=no"]
+        commit, changes = (
+            subprocess.run(a, capture_output=True, text=True, check=True, timeout=10).stdout for a in ask
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return {"commit": commit.strip(), "dirty": bool(changes.strip())}

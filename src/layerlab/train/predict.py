@@ -1,0 +1,108 @@
+"""Answers to new inputs, as rows for a csv: what was fitted in training is used, and nothing else."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layerlab.contract import LayerlabError, decode, encode
+from layerlab.models.base import Model
+from layerlab.tasks.classify import Classify
+from layerlab.tasks.next_token import sample
+
+Rows = list[dict[str, Any]]
+
+
+def rows(
+    model: Model,
+    data: Any,
+    source: Any = "",
+    *,
+    samples: int = 5,
+    length: int = 300,
+    temperature: float = 1.0,
+    seed: int = 0,
+) -> Rows:
+    """One dict per image, table row, forecast step or sample.
+
+    source: a path (images, csv), a prompt (language models), or a tensor x as the data gives it. samples, length (in
+    symbols), temperature and seed are for sampling. Raises LayerlabError for an input that cannot be read.
+    """
+    spec = data.spec
+    if spec.task == "next_token":
+        return _samples(model, spec, str(source), samples, length, temperature, seed)
+    if isinstance(source, Tensor):
+        x, names = source, [str(i) for i in range(len(source))]
+    else:
+        if not str(source):
+            raise LayerlabError(f"input: data={spec.name} needs a file or folder; give input=PATH")
+        x, names = data.encode(Path(source).expanduser())
+    with torch.no_grad():
+        out = torch.cat([model.answer(part) for part in x.split(256)])
+    if isinstance(model.task, Classify):
+        return _classes(model.task, out, names)
+    if spec.task == "forecast":
+        return _forecast(spec, out)
+    mean, std = torch.tensor(spec.target_mean), torch.tensor(spec.target_std)
+    values = (out.cpu() * std + mean).tolist()
+    return [{"input": n} | dict(zip(spec.target, v, strict=True)) for n, v in zip(names, values, strict=True)]
+
+
+def _classes(task: Classify, out: Tensor, names: list[str]) -> Rows:
+    classes = task.spec.classes or tuple(str(i) for i in range(task.spec.out))
+    found = []
+    for name, p in zip(names, task.probabilities(out).tolist(), strict=True):
+        if task.labels == "multilabel":
+            answer = " ".join(c for c, v in zip(classes, p, strict=True) if v > 0.5)
+        else:
+            answer = classes[p.index(max(p))]
+        found.append(
+            {"input": name, "class": answer} | {f"p_{c}": round(v, 6) for c, v in zip(classes, p, strict=True)}
+        )
+    return found
+
+
+def _forecast(spec: Any, out: Tensor) -> Rows:
+    at = [spec.channels.index(t) for t in spec.target]
+    mean, std = (torch.tensor(v)[at] for v in (spec.mean, spec.std))
+    values = out[0].cpu() * std + mean  # (H, targets), in the units of the file
+    return [{"step": i + 1} | dict(zip(spec.target, v, strict=True)) for i, v in enumerate(values.tolist())]
+
+
+def _samples(model: Model, spec: Any, prompt: str, n: int, length: int, temperature: float, seed: int) -> Rows:
+    words = spec.pad is not None  # words end; a text goes on
+    if words:
+        start = spec.vocabulary[spec.pad] + prompt
+    else:
+        start = prompt or "\n" if "\n" in spec.vocabulary else prompt or spec.vocabulary[1]
+    ids = torch.tensor(encode(start, spec.vocabulary)).repeat(n, 1)
+    longest = min(length, spec.steps + 20) if words else length
+    if words and len(start) > spec.steps:
+        raise LayerlabError(f"input={prompt!r}: longer than any word of the training data ({spec.steps - 1} letters)")
+    out = sample(
+        model,
+        ids,
+        context=spec.steps,
+        length=max(longest - len(start), 1) if words else longest,
+        temperature=temperature,
+        stop=spec.pad,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    end = spec.vocabulary[spec.pad] if words else ""
+    texts = [decode(row.tolist(), spec.vocabulary) for row in out]
+    if words:
+        texts = [t[1:].split(end)[0] for t in texts]
+    return [{"sample": i + 1, "text": t} for i, t in enumerate(texts)]
+
+
+def write_csv(found: Rows, place: Path) -> None:
+    """Rows to a csv with a header."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with place.open("w", newline="", encoding="utf-8") as f:
+        writer = csv.DictWriter(f, fieldnames=list(found[0]))
+        writer.writeheader()
+        writer.writerows(found)

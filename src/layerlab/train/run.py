@@ -1,0 +1,309 @@
+"""A run from config to record: fit, evaluate, predict."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import time
+import warnings
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from lightning.pytorch import Trainer
+
+from layerlab.build import Config, allowed_prefixes, build, locate
+from layerlab.compose import Composed
+from layerlab.contract import IGNORE, DataSpec, LayerlabError, Mismatch
+from layerlab.models.base import Model, trainable
+from layerlab.tasks.base import Task
+from layerlab.train import callbacks, checkpoint, figures, optim, predict
+from layerlab.train.manifest import Record, make_folder, redact
+
+
+@dataclass
+class Run:
+    """A finished run: what `layerlab.train` and `layerlab.load` return."""
+
+    folder: Path | None
+    model: Model
+    data: Any
+    metrics: dict[str, float] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def figures(self) -> dict[str, Path]:
+        """The pictures of the run by name."""
+        return {p.stem: p for p in sorted(self.folder.glob("*.png"))} if self.folder else {}
+
+    def predict(self, source: Any = "", **options: Any) -> list[dict[str, Any]]:
+        """Rows for new inputs: a path to images or a csv, a text prompt, or a batch x as the data gives it."""
+        return predict.rows(self.model, self.data, source, **options)
+
+
+def fit(composed: Composed, folder: str | None = None) -> Run:
+    """Train, test the selected checkpoint, and leave the record. folder: where, instead of a new one under logs/.
+
+    Raises LayerlabError where the run is refused; status.json says so before anything is raised.
+    """
+    config = composed.config
+    main = _rank() == 0
+    record = Record(make_folder(composed, folder) if main else None, composed)
+    record.begin()
+    try:
+        run = _fit(config, record)
+    except LayerlabError as e:
+        record.status("failed", "refused", str(e))
+        raise
+    except KeyboardInterrupt:
+        record.status("preempted", "interrupted")
+        raise
+    except BaseException as e:
+        record.status("failed", "exception", f"{type(e).__name__}: {e}")
+        raise
+    record.status("ok")
+    return run
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+
+
+def _fit(config: Config, record: Record) -> Run:
+    _quiet()
+    folder = record.folder
+    seed_everything(config["seed"])
+    data, task, model = assemble(config)
+    record.add(
+        data={
+            "name": data.spec.name,
+            "fingerprint": data.fingerprint(),
+            "examples": {k: len(v) for k, v in data.splits.items()},
+        },
+        parameters=trainable(model.parameters()),
+    )
+    make = partial(build, allowed=allowed_prefixes(config))
+    model.recipe = optim.Recipe(partial(make, config["optimizer"]), partial(make, config["schedule"]))
+    saver = checkpoint.Checkpoints((folder or Path(os.devnull)) / "checkpoints", task.monitor, task.mode)
+    bar = callbacks.progress(config["progress"])
+    hooks = [callbacks.Keyed(config["seed"]), *[make(c) for c in config["callbacks"].values()], saver]
+    name = record.composed.name
+    loggers = make(config["logger"], folder=folder, name=name, config=redact(config)) if folder else []
+    trainer: Trainer = make(config["trainer"], folder=folder, callbacks=hooks + ([bar] if bar else []), loggers=loggers)
+    record.add(
+        device=str(trainer.strategy.root_device),
+        devices=trainer.world_size,
+        precision=str(trainer.precision),
+        threads=torch.get_num_threads(),
+        deterministic=config["trainer"]["deterministic"],
+    )
+    check_batch(model, data)
+    if config["check_only"]:
+        print(_plan(model, data, trainer, folder))
+        return Run(folder, model, data)
+
+    began, cpu = time.time(), time.process_time()
+    try:
+        trainer.fit(model, datamodule=data)
+    except SystemExit:
+        if trainer.interrupted:  # Lightning turns Ctrl-C inside fit into exit 1
+            raise KeyboardInterrupt from None
+        raise
+    seconds, cpu_seconds = time.time() - began, time.process_time() - cpu
+    chosen = trainer.strategy.broadcast(saver.best if config["select"] == "best" else saver.last)
+    model.load_state_dict(checkpoint.read(chosen)["state_dict"])
+    metrics = trainer.test(model, datamodule=data, verbose=False)[0]
+    results = {
+        "metrics": {k: float(v) for k, v in {**saver.validated, **metrics}.items()},
+        "monitor": task.monitor,
+        "checkpoints": {
+            "best": _relative(saver.best, folder),
+            "last": _relative(saver.last, folder),
+            "tested": config["select"],
+        },
+        "steps": trainer.global_step,
+        "epochs": trainer.current_epoch,
+        "parameters": trainable(model.parameters()),
+        "seconds": {"fit": round(seconds, 3), "total": round(time.time() - record.started, 3)},
+        "cpu_seconds": {"fit": round(cpu_seconds, 3), "total": round(time.process_time(), 3)},
+    }
+    record.write("results.json", results)
+    for logger in trainer.loggers:
+        logger.finalize("success")
+    if folder:
+        figures.curves(folder)
+        print(_table(results, folder))
+    return Run(folder, model, data, results["metrics"], results)
+
+
+def assemble(config: Config) -> tuple[Any, Task, Model]:
+    """Data, task and model of a config, fitted to each other; the weights drawn with the seed of the config."""
+    make = partial(build, allowed=allowed_prefixes(config))
+    data = make(config["data"])
+    data.seed = config["seed"]
+    data.prepare_data()
+    task = make(config["task"], data.spec)
+    seed_everything(config["seed"])  # again: what loading drew must not move the weights
+    try:
+        model = make(config["model"], task.model_spec)
+    except ValueError as e:
+        raise Mismatch(str(e)) from e
+    model.task = task
+    model.stage_parameters()  # every parameter in one stage, or a refusal
+    return data, task, model
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch; 0 is a seed like any other."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def check_batch(model: Model, data: Any) -> None:
+    """Compare the first batch of every split with the spec, and the model's answer with the task. Raises Mismatch."""
+    spec = data.spec
+    for name, split in data.splits.items():
+        x, y = split.read(torch.arange(min(2, len(split))), None)
+        where = f"data={spec.name}, first batch of {name}"
+        dtype = torch.int64 if spec.kind == "tokens" else torch.float32
+        fits = x.shape[2:] == spec.shape[1:] and x.shape[1] <= spec.shape[0]  # a batch of words is cut to its longest
+        if not fits or (spec.kind != "tokens" and x.shape[1] != spec.shape[0]):
+            raise Mismatch(f"{where}: x has shape {tuple(x.shape[1:])}, the spec says {spec.shape}")
+        if x.dtype != dtype:
+            raise Mismatch(f"{where}: x is {x.dtype}, expected {dtype}")
+        if spec.kind != "tokens" and not torch.isfinite(x).all():
+            raise Mismatch(f"{where}: x holds values that are not finite; clean the data")
+        if y.dtype == torch.int64:
+            real = y[y != IGNORE]
+            if len(real) and not 0 <= int(real.min()) <= int(real.max()) < spec.out:
+                raise Mismatch(
+                    f"{where}: labels {int(real.min())}..{int(real.max())} need more outputs than spec.out={spec.out}"
+                )
+    x, y = data.splits["train"].read(torch.arange(min(2, len(data.splits["train"]))), None)
+    was = model.training
+    model.eval()
+    with torch.no_grad():
+        model.step((x, y))
+    model.train(was)
+
+
+def _relative(path: Path | None, folder: Path | None) -> str | None:
+    return str(path.relative_to(folder)) if path and folder else None
+
+
+def _plan(model: Model, data: Any, trainer: Trainer, folder: Path | None) -> str:
+    sizes = ", ".join(f"{k} {len(v):,}" for k, v in data.splits.items())
+    device = trainer.strategy.root_device
+    return (
+        f"check  data {data.spec.name}: {sizes}; x {data.spec.kind} {data.spec.shape}, out {model.spec.out}\n"
+        f"check  model {type(model).__name__}: {trainable(model.parameters()):,} parameters on {device}\n"
+        f"check  one batch went through; nothing was trained, {folder} holds the manifest"
+    )
+
+
+def _table(results: dict[str, Any], folder: Path) -> str:
+    """The closing lines of a run: what came out, what it cost, where it lies."""
+    m = results["metrics"]
+    names = sorted({k.split("/", 1)[1] for k in m})
+    head = f"{'':8}" + "".join(f"{n:>13}" for n in names)
+    rows = [
+        f"{split:8}" + "".join(f"{m[f'{split}/{n}']:>13.4f}" if f"{split}/{n}" in m else f"{'':>13}" for n in names)
+        for split in ("val", "test")
+        if any(k.startswith(f"{split}/") for k in m)
+    ]
+    cost = (
+        f"{results['steps']:,} steps, {results['parameters']:,} parameters, "
+        f"{results['cpu_seconds']['fit']:.1f} CPU s training, {results['cpu_seconds']['total']:.1f} in all"
+    )
+    return "\n".join(["", head, *rows, "", cost, f"run      {folder}"])
+
+
+def _quiet() -> None:
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # our loaders are iterables over tensors; Lightning's advice on workers and samplers is for others
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.. is deprecated.*")  # Lightning's own
+
+
+# --- finished runs
+
+
+def load(folder: str | Path, which: str = "best") -> Run:
+    """A finished run, its model and its data as fitted then, from the run's own files.
+
+    which: best | last, or the name of a file in checkpoints/. Raises LayerlabError.
+    """
+    place = Path(folder).expanduser()
+    config, results = read_config(place), _read_json(place / "results.json")
+    file = results.get("checkpoints", {}).get(which) or f"checkpoints/{which}"
+    saved = checkpoint.read(place / file)
+    allowed = allowed_prefixes(config)
+    data = build(config["data"], allowed=allowed)
+    data.seed = config["seed"]
+    data.load_state_dict(saved[type(data).__qualname__])
+    cls = locate(config["model"]["_target_"], allowed)
+    options = {k: v for k, v in saved["hyper_parameters"].items() if k != "spec"}
+    model = cls(saved["hyper_parameters"]["spec"], **options)
+    model.on_load_checkpoint(saved)
+    model.task = model.task or build(config["task"], DataSpec.coerce(saved["task"]["spec"]), allowed=allowed)
+    model.load_state_dict(saved["state_dict"])
+    model.eval()
+    torch.set_num_threads(config["trainer"]["threads"])
+    return Run(place, model, data, results.get("metrics", {}), results)
+
+
+def read_config(folder: Path) -> Config:
+    """config.yaml of a run. Raises LayerlabError where the folder holds no run."""
+    try:
+        return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except OSError as e:
+        raise LayerlabError(f"run={folder}: no run in this folder (config.yaml is missing)") from e
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise LayerlabError(f"{file}: missing; the run has not finished") from e
+
+
+def evaluate(
+    folder: str, overrides: Config | None = None, which: str = "best", split: str = "test"
+) -> dict[str, float]:
+    """Metrics of a run's checkpoint on its own data, or on data changed by `overrides`; also written to eval.json."""
+    _quiet()
+    place = Path(folder).expanduser()
+    run = load(place, which)
+    config = read_config(place)
+    data = build({**config["data"], **(overrides or {})}, allowed=allowed_prefixes(config))
+    data.seed = config["seed"]
+    mine, theirs = run.data.spec, data.spec
+    for fact in ("kind", "shape", "out", "classes", "vocabulary", "mean", "std"):
+        if (a := getattr(mine, fact)) != (b := getattr(theirs, fact)):
+            raise Mismatch(
+                f"data: {fact} is {_short(b)}, the run was trained with {_short(a)}; give data of the same form"
+            )
+    options = {
+        k: config["trainer"][k] for k in ("accelerator", "devices", "precision", "threads", "limit_test_batches")
+    }
+    options["devices"] = 1
+    trainer = build({"_target_": config["trainer"]["_target_"], **options}, folder=None, callbacks=[], loggers=[])
+    metrics = trainer.test(run.model, dataloaders=data.batches(split), verbose=False)[0]
+    result = {"checkpoint": which, "split": split, "data": overrides or {}, "metrics": metrics}
+    Record(place, Composed(config, {})).write("eval.json", result)
+    return metrics
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) < 60 else text[:57] + "..."
