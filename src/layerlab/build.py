@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -45,6 +46,13 @@ def allowed_prefixes(config: Config) -> tuple[str, ...]:
     """Where a `_target_` may lie: ours, and what the user adds in the one declared place, user.targets."""
     own = config.get("user", {}).get("targets") or []
     return (*ALLOWED, *(t if t.endswith(".") else f"{t}." for t in own))
+
+
+def use_paths(config: Config) -> None:
+    """Make the user's own folders, user.paths, importable."""
+    for path in config.get("user", {}).get("paths") or []:
+        if path not in sys.path:
+            sys.path.insert(0, path)
 
 
 def suggest(word: str, known: list[str]) -> str:
@@ -151,14 +159,15 @@ def _plain_types(config: Config, declared: Config, where: tuple[str, ...]) -> It
 
 def _fit(config: Config, choices: dict[str, Any]) -> Iterator[str]:
     """Whether model, data and task fit, as far as their class facts tell; the models say the rest when built."""
-    parts = {
-        n: read_target(config[n]["_target_"]) for n in ("model", "data", "task") if "_target_" in config.get(n, {})
-    }
-    if len(parts) < 3 or None in parts.values():
-        return
-    model, data, task = (parts[n].facts() for n in ("model", "data", "task"))  # type: ignore[union-attr]
-    kind, offers, name = data.get("kind"), data.get("tasks", ()), task.get("name")
-    names = {n: config[n]["_target_"].rsplit(".", 1)[-1] for n in parts} | choices
+    facts: list[dict[str, Any]] = []
+    for part in ("model", "data", "task"):
+        target = read_target(config.get(part, {}).get("_target_", ""))
+        if target is None:
+            return
+        facts.append(target.facts())
+    model, data, task = facts
+    kind, offers, name = str(data.get("kind")), data.get("tasks", ()), str(task.get("name"))
+    names = {n: config[n]["_target_"].rsplit(".", 1)[-1] for n in ("model", "data", "task")} | choices
     if name not in offers and offers:
         offered = ", ".join(offers)
         yield f"task={names['task']}: data={names['data']} offers {offered}; leave task out, or choose one of these"

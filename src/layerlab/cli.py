@@ -101,7 +101,7 @@ def train(argv: list[str]) -> int:
         from layerlab.train.run import fit
 
         run = fit(checked, _given_folder())
-        return run.metrics.get(checked.config["objective"] or f"val/{run.model.task.monitor.split('/')[1]}")
+        return run.metrics.get(checked.config["objective"] or run.results.get("monitor", ""))
 
     try:
         job()
@@ -136,12 +136,10 @@ def evaluate(argv: list[str]) -> int:
         return 0
     changes = [a for a in argv if a.startswith(("data=", "data."))]
     config = compose(*(a for a in argv if a not in changes), name="eval").config
-    from layerlab.train.run import evaluate as run_evaluate
-    from layerlab.train.run import read_config
-
-    folder = Path(config["run"]).expanduser()
-    read_config(folder)
+    folder = _finished(config["run"])
     data = _changed_data(folder, changes) if changes else None
+    from layerlab.train.run import evaluate as run_evaluate
+
     metrics = run_evaluate(str(folder), data, config["checkpoint"], config["split"])
     for name, value in metrics.items():
         print(f"{name:20} {value:.6f}")
@@ -149,11 +147,21 @@ def evaluate(argv: list[str]) -> int:
     return 0
 
 
+def _finished(run: str) -> Path:
+    """The folder of a run, its devices and threads prepared; refused before torch is loaded."""
+    from layerlab.train.devices import prepare
+    from layerlab.train.manifest import read_config
+
+    folder = Path(run).expanduser()
+    prepare(read_config(folder))
+    return folder
+
+
 def _changed_data(folder: Path, changes: list[str]) -> dict[str, Any]:
     """The data node that the run would have had with other data overrides."""
-    import json
+    from layerlab.train.manifest import read_json
 
-    choices = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["choices"]
+    choices = read_json(folder / "manifest.json")["choices"]
     kept = [f"{group}={choices[group]}" for group in ("model", "data", "task") if not _has(changes, group)]
     new = compose(*kept, *changes).config["data"]
     if _has(changes, "data"):
@@ -171,6 +179,7 @@ def predict(argv: list[str]) -> int:
     if _asked_for_help("predict", argv):
         return 0
     config = compose(*argv, name="predict").config
+    _finished(config["run"])
     import layerlab
     from layerlab.train.predict import write_csv
 

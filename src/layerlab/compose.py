@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from layerlab.build import ConfigError, check, config_dir, suggest, unknown_key
+from layerlab.build import ConfigError, check, config_dir, suggest, unknown_key, use_paths
 
 OVERLAYS = ("experiment", "debug")  # they set values of other groups, and declare none
 PATH_KEYS = ("data.path", "run", "input", "output", "hydra.run.dir", "hydra.sweep.dir")
@@ -70,10 +69,10 @@ def compose(*overrides: str, name: str = "train") -> Composed:
 def composed(config: DictConfig) -> Composed:
     """The config that hydra.main composed for this job, checked. Raises ConfigError."""
     hydra = HydraConfig.get()
-    return _checked(GlobalHydra.instance().config_loader(), hydra.job.config_name, config, hydra)
+    return _checked(GlobalHydra.instance().config_loader(), str(hydra.job.config_name), config, hydra)
 
 
-def _checked(loader: ConfigLoader, name: str, full: DictConfig, hydra: DictConfig) -> Composed:
+def _checked(loader: ConfigLoader, name: str, full: DictConfig, hydra: Any) -> Composed:
     typed = list(hydra.overrides.task)
     chosen = {k: v for k, v in hydra.runtime.choices.items() if not k.startswith("hydra/")}
     options = dict(_group_overrides(loader, typed))  # a list of options is not among Hydra's choices
@@ -81,16 +80,20 @@ def _checked(loader: ConfigLoader, name: str, full: DictConfig, hydra: DictConfi
     groups += [f"{k}={v}" for k, v in options.items() if k not in chosen]
     declared = loader.load_configuration(name, groups, RunMode.RUN)
     config = _plain(full, resolve=True)
-    for path in config.get("user", {}).get("paths") or []:
-        if (place := str(Path(path).expanduser())) not in sys.path:
-            sys.path.insert(0, place)
+    if missing := [k for k, v in config.items() if v == "???"]:
+        raise ConfigError(*(f"{k}: missing; give {k}=..." for k in missing))
+    if own := config.get("user", {}).get("paths"):
+        config["user"]["paths"] = [str(Path(p).expanduser().resolve()) for p in own]  # a run is read from elsewhere
+        use_paths(config)
     check(config, _plain(declared, resolve=False), chosen)
     return Composed(config, chosen | {k: v for k, v in options.items() if k not in chosen}, typed)
 
 
 def _plain(full: DictConfig, resolve: bool) -> dict[str, Any]:
     try:
-        config = OmegaConf.to_container(OmegaConf.masked_copy(full, [k for k in full if k != "hydra"]), resolve=resolve)
+        config = OmegaConf.to_container(
+            OmegaConf.masked_copy(full, [str(k) for k in full if k != "hydra"]), resolve=resolve
+        )
     except OmegaConfBaseException as e:
         raise ConfigError(str(e).splitlines()[0]) from e
     assert isinstance(config, dict)

@@ -73,10 +73,9 @@ def _facts(module: Module, node: ast.AST) -> dict[str, Any]:
         if isinstance(base, ast.Name) and (found := module.find(base.id)):
             facts |= _facts(*found)
     for line in node.body:
-        names = (
-            line.targets if isinstance(line, ast.Assign) else [line.target] if isinstance(line, ast.AnnAssign) else []
-        )
-        for name in names:
+        if not isinstance(line, ast.Assign | ast.AnnAssign):
+            continue
+        for name in line.targets if isinstance(line, ast.Assign) else [line.target]:
             for n, v in _pairs(name, line.value):
                 if (value := _constant(v)) is not UNKNOWN:
                     facts[n] = value
@@ -163,11 +162,15 @@ def read_target(path: str) -> Target | None:
     module_name, _, name = path.rpartition(".")
     module = load_module(module_name) if module_name else None
     found = module.find(name) if module else None
-    if not found or not isinstance(found[1], ast.ClassDef | ast.FunctionDef):
+    if not found:
         return None
     home, node = found
-    target = Target(path, node, home)
-    function = _init(home, node) if isinstance(node, ast.ClassDef) else (home, node)
+    if isinstance(node, ast.ClassDef):
+        target, function = Target(path, node, home), _init(home, node)
+    elif isinstance(node, ast.FunctionDef):
+        target, function = Target(path, node, home), (home, node)
+    else:
+        return None
     if function:
         _read_parameters(target, *function)
     return target
@@ -219,7 +222,7 @@ def read_type(module: Module, node: ast.AST) -> Any:
             if kind is not UNKNOWN:
                 kind.ranges = tuple(v for n in notes if isinstance(v := _constant(n), str))
             return kind
-        case ast.Subscript(value=ast.Name(id="list"), slice=inner):
+        case ast.Subscript(value=ast.Name(id="list" | "Sequence"), slice=inner):
             item = read_type(module, inner)
             return Type((list,), items=None if item is UNKNOWN else item)
         case ast.Subscript(value=ast.Name(id="dict")):

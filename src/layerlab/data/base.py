@@ -39,20 +39,22 @@ class Data(LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Load once; later calls cost nothing."""
+        self._load_once()
+
+    def _load_once(self) -> tuple[DataSpec, dict[str, Split]]:
         if self._loaded is None:
             self._loaded = self.load()
+        return self._loaded
 
     @property
     def spec(self) -> DataSpec:
         """What every batch looks like."""
-        self.setup()
-        return self._loaded[0]  # type: ignore[index]
+        return self._load_once()[0]
 
     @property
     def splits(self) -> dict[str, Split]:
         """The splits by name."""
-        self.setup()
-        return self._loaded[1]  # type: ignore[index]
+        return self._load_once()[1]
 
     def train_dataloader(self) -> Batches:
         """Shuffled anew in every epoch, by (seed, epoch); each rank sees its own share."""
@@ -62,7 +64,7 @@ class Data(LightningDataModule):
         return Batches(
             split,
             self.batch_size,
-            shuffle=not trainer.overfit_batches,
+            shuffle=not trainer.overfit_batches,  # ty: ignore[missing-attribute]  (set by a connector)
             seed=self.seed,
             rank=trainer.global_rank,
             world=trainer.world_size,
@@ -90,9 +92,12 @@ class Data(LightningDataModule):
 
     # --- new inputs, for predict: uses what was fitted on the training part and nothing else
 
-    def encode(self, path: Path) -> tuple[Tensor, list[str]]:
-        """x for new inputs in a file or folder, and a name for each row. Raises DataError."""
-        raise DataError(f"data={self.spec.name}: cannot read new inputs from a file")
+    def encode(self, path: Path | None) -> tuple[Tensor, list[str]]:
+        """x for new inputs in a file or folder, and a name for each row; None: what comes after the data itself.
+
+        Raises DataError where that is not possible.
+        """
+        raise DataError(f"input={path}: data={self.spec.name} cannot read new inputs from a file")
 
     def state_dict(self) -> dict[str, Any]:
         """What was fitted on the training part, as plain values; lies in every checkpoint."""

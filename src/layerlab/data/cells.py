@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,24 +23,21 @@ def read(path: str) -> pd.DataFrame:
     import pandas as pd
 
     place = files.existing(path, "a csv file with a header")
-    text = files.read_text(place)
+    header = files.read_text(place).split("\n", 1)[0]
+    separator = max(",;\t", key=header.count)
+    names = [n.strip() for n in next(csv.reader([header], delimiter=separator), [])]
+    if twice := [n for n in names if names.count(n) > 1]:
+        raise DataError(f"{place} row 1: column {twice[0]!r} stands there twice; rename one")
     try:
-        frame = pd.read_csv(place, dtype=str, keep_default_na=False, sep=_separator(text), encoding="utf-8-sig")
+        frame = pd.read_csv(place, dtype=str, keep_default_na=False, sep=separator, encoding="utf-8-sig")
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as e:
         raise DataError(f"{place}: not a csv ({str(e).strip()}); give one with a header and equally long rows") from e
     frame.columns = frame.columns.str.strip()
     for c in frame.columns:
         frame[c] = frame[c].fillna("").str.strip()
-    if len(twice := frame.columns[frame.columns.duplicated()]):
-        raise DataError(f"{place} row 1: column {twice[0]!r} stands there twice; rename one")
     if not len(frame):
         raise DataError(f"{place}: a header and no rows")
     return frame
-
-
-def _separator(text: str) -> str:
-    header = text.split("\n", 1)[0]
-    return max(",;\t", key=header.count)
 
 
 def column(frame: pd.DataFrame, name: str, key: str, path: str) -> str:
@@ -76,11 +74,12 @@ def numbers(frame: pd.DataFrame, name: str, path: str, fill: str | None) -> np.n
             f"set data.fill or remove the row"
         )
     if empty.any():
-        values = {
-            "interpolate": lambda: values.interpolate(limit_direction="both"),
-            "forward": lambda: values.ffill().bfill(),
-            "mean": lambda: values.fillna(values.mean()),
-        }[fill]()  # type: ignore[index]
+        if fill == "interpolate":
+            values = values.interpolate(limit_direction="both")
+        elif fill == "forward":
+            values = values.ffill().bfill()
+        else:
+            values = values.fillna(values.mean())
         if values.isna().any():
             raise DataError(f'{Path(path).name} column "{name}": no value at all; leave the column out')
     return values.to_numpy(dtype=np.float64)

@@ -1,10 +1,10 @@
 """Your own time series: a csv, one row per time."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from layerlab.contract import Count, DataError, DataSpec, Size
@@ -12,7 +12,7 @@ from layerlab.data import cells
 from layerlab.data.base import Data
 from layerlab.data.batches import Split
 from layerlab.data.split import chronological
-from layerlab.data.windows import by_rows, windows
+from layerlab.data.windows import by_rows, latest, windows
 
 
 class CSVSeries(Data):
@@ -31,7 +31,7 @@ class CSVSeries(Data):
         path: str | None = None,
         target: str | list[str] | None = None,
         time: str | None = None,
-        columns: list[str] = (),  # type: ignore[assignment]
+        columns: Sequence[str] = (),
         lookback: Count | Literal["auto"] = "auto",
         horizon: Count = 12,
         season: Size = 0,
@@ -75,11 +75,7 @@ class CSVSeries(Data):
         ]
         return np.stack([cells.numbers(frame, c, path, self.fill) for c in names], 1)  # (N, F)
 
-    def encode(self, path: Path) -> tuple[Tensor, list[str]]:
-        """The last `lookback` rows, scaled as in training: (1, L, F)."""
-        values = self._read(str(path))
-        L, _ = self.spec.shape
-        if len(values) < L:
-            raise DataError(f"{path.name}: needs at least {L} rows for lookback {L}, has {len(values)}")
-        x = (values[-L:] - np.array(self.spec.mean)) / np.array(self.spec.std)
-        return torch.tensor(x, dtype=torch.float32)[None], [path.name]
+    def encode(self, path: Path | None) -> tuple[Tensor, list[str]]:
+        """The last `lookback` rows of a file, by default its own, scaled as in training: (1, L, F)."""
+        place = path or Path(self.path)
+        return latest(self._read(str(place)), self.spec, place.name), [place.name]

@@ -44,5 +44,5 @@ class Digits(Data):
         )
         return spec, {name: Tensors(x[i], y[i]) for name, i in parts.items()}
 
-    def encode(self, path: Path) -> tuple[Tensor, list[str]]:
+    def encode(self, path: Path | None) -> tuple[Tensor, list[str]]:
         return images.read(path, self.spec)

@@ -22,8 +22,10 @@ def find(path: Path) -> list[Path]:
     return files
 
 
-def read(path: Path, spec: DataSpec) -> tuple[Tensor, list[str]]:
+def read(path: Path | None, spec: DataSpec) -> tuple[Tensor, list[str]]:
     """Images as the spec's data gives them: (N, C, H, W) standardised, and the file names. Raises DataError."""
+    if path is None:
+        raise DataError("input: missing; give input=PATH of an image or a folder of images")
     files = find(path)
     mean, std = (torch.tensor(v).reshape(-1, 1, 1) for v in (spec.mean, spec.std))
     return torch.stack([(_decode(f, spec.shape) - mean) / std for f in files]), [str(f) for f in files]

@@ -1,4 +1,4 @@
-"""Names, one a line: the census lists of the package `names`, makemore's names.txt, or any list of words."""
+"""Names, one a line: the census lists of the package `names`, or any list of words."""
 
 import importlib.util
 from pathlib import Path
@@ -14,20 +14,13 @@ from layerlab.data.batches import Split, Words
 from layerlab.data.split import hashed
 
 END = "."  # before the first and after the last letter
-MAKEMORE = {
-    "name": "names.txt",
-    "url": "https://raw.githubusercontent.com/karpathy/makemore/master/names.txt",
-    "digest": "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d",
-    "instead": "for a list of your own use data=names data.path=...",
-}
 
 
 class Names(Data):
     """Words as ids (T,): x begins with `.`, y ends with it; padded at the end, y with -100.
 
-    list: `first` (5,163 names) or `last` (88,799) of the US census of 1990. path: a file with one word a line.
-    split: `hash` (by the word itself, about 80/10/10) or `makemore` (the last 1,000 of a permutation with seed 3407
-    are test, the 1,000 before them val), for makemore's names.txt alone, whose SHA-256 is checked.
+    list: `first` (5,163 names) or `last` (88,799) of the US census of 1990. path: a file with one word a line, in
+    place of a list. Split by the hash of the word itself, about 80/10/10.
     """
 
     kind, tasks = "tokens", ("next_token",)
@@ -37,13 +30,14 @@ class Names(Data):
         batch_size: Count = 128,
         list: Literal["first", "last"] = "first",
         path: str | None = None,
-        split: Literal["hash", "makemore"] = "hash",
     ):
         super().__init__(batch_size)
-        self.list, self.path, self.split = list, path, split
+        if path and list != "first":
+            raise DataError(f"data.list={list}: has no effect beside data.path; leave one of them out")
+        self.list, self.path = list, path
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
-        parts, name = self._parts()
+        parts, name = self.parts()
         for part, words in parts.items():
             if not words:
                 raise DataError(f"data={name}: no words in {part}; give a longer list")
@@ -51,7 +45,7 @@ class Names(Data):
         if not set().union(*parts["val"], *parts["test"]) <= set(vocabulary):
             vocabulary += (UNKNOWN,)  # a letter that no training word has
         T = 1 + max(len(w) for words in parts.values() for w in words)
-        splits = {part: Words(*_encode(words, vocabulary, T)) for part, words in parts.items()}
+        splits: dict[str, Split] = {part: Words(*_encode(words, vocabulary, T)) for part, words in parts.items()}
         spec = DataSpec(
             kind="tokens",
             task="next_token",
@@ -63,12 +57,8 @@ class Names(Data):
         )
         return spec, splits
 
-    def _parts(self) -> tuple[dict[str, list[str]], str]:
-        if self.split == "makemore":
-            words = files.read_text(files.checked(self.path, **MAKEMORE)).split()
-            order = torch.randperm(len(words), generator=torch.Generator().manual_seed(3407)).tolist()
-            cuts = {"train": order[:-2000], "val": order[-2000:-1000], "test": order[-1000:]}
-            return {part: [words[i] for i in index] for part, index in cuts.items()}, "makemore"
+    def parts(self) -> tuple[dict[str, list[str]], str]:
+        """Words of each split, and the name of the source."""
         if self.path:
             text = files.read_text(files.existing(self.path, "a file with one word a line"))
             words = [w for line in text.split("\n") if (w := line.strip())]

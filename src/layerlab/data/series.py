@@ -1,13 +1,15 @@
 """Short real time series: in the statsmodels wheel."""
 
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from torch import Tensor
 
 from layerlab.contract import Count, DataError, DataSpec
 from layerlab.data.base import Data
 from layerlab.data.batches import Split
-from layerlab.data.windows import by_origins, windows
+from layerlab.data.windows import by_origins, latest, windows
 
 SEASONS = {"co2": 12, "sunspots": 11, "elnino": 12}
 
@@ -52,6 +54,12 @@ class Series(Data):
             season=season,
             name=self.series,
         )
+
+    def encode(self, path: Path | None) -> tuple[Tensor, list[str]]:
+        """The last `lookback` values of the series, scaled as in training: (1, L, 1)."""
+        if path is not None:
+            return super().encode(path)
+        return latest(_load(self.series)[:, None], self.spec, self.series), [self.series]
 
 
 def _load(name: str) -> np.ndarray:

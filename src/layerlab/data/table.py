@@ -1,5 +1,6 @@
 """Rows of numbers and categories: a csv of your own, or three sets of the scikit-learn wheel."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +32,7 @@ class Table(Data):
         name: Literal["breast_cancer", "wine", "diabetes"] = "breast_cancer",
         path: str | None = None,
         target: str | list[str] | None = None,
-        columns: list[str] = (),  # type: ignore[assignment]
+        columns: Sequence[str] = (),
         values: Literal["auto", "class", "number"] = "auto",
         fill: Literal["mean"] | None = None,
         split_seed: Size = 0,
@@ -145,8 +146,10 @@ class Table(Data):
     def _features(self) -> tuple[str, ...]:
         return tuple(n for c, e in self.encoder for n in ([c] if isinstance(e, dict) else [f"{c}={v}" for v in e]))
 
-    def encode(self, path: Path) -> tuple[Tensor, list[str]]:
+    def encode(self, path: Path | None) -> tuple[Tensor, list[str]]:
         """Rows of a csv with the same columns, encoded as in training: (N, F), named by their row."""
+        if path is None:
+            raise DataError("input: missing; give input=PATH of a csv with the same columns")
         frame = cells.read(str(path))
         for c, _ in self.encoder:
             cells.column(frame, c, "input", str(path))

@@ -43,7 +43,7 @@ class Text(Data):
                 f"give a longer text or a shorter context"
             )
         vocabulary = (UNKNOWN, *sorted(set(parts["train"]) - {UNKNOWN}))
-        splits = {
+        splits: dict[str, Split] = {
             part: TextWindows(
                 torch.tensor(encode(t, vocabulary, unknown=True)), self.context, self.seed, train=part == "train"
             )

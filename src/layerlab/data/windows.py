@@ -94,3 +94,12 @@ def windows(
         part: SeriesWindows(x, torch.from_numpy(s.copy()), lookback, horizon, targets)
         for part, s in borders.starts.items()
     }
+
+
+def latest(values: np.ndarray, spec: DataSpec, where: str) -> torch.Tensor:
+    """The last window of values (N, F) in the scale of a spec, to forecast what comes next: (1, L, F)."""
+    L, _ = spec.shape
+    if len(values) < L:
+        raise DataError(f"{where}: needs at least {L} rows for lookback {L}, has {len(values)}")
+    x = (values[-L:] - np.array(spec.mean)) / np.array(spec.std)
+    return torch.tensor(x, dtype=torch.float32)[None]

@@ -28,6 +28,7 @@ class Model(LightningModule):
     stages: ClassVar[tuple[tuple[str, str], ...]]  # (name, pattern of parameter names), from input to head
 
     head: nn.Module
+    epoch_sums: Tensor
 
     def __init__(self, spec: DataSpec | dict[str, Any]):
         super().__init__()
@@ -80,12 +81,19 @@ class Model(LightningModule):
             self.epoch_sums.zero_()
         self.epoch_sums += sums
         trainer = self.trainer
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # self.log at every step costs half an MLP step
+        if trainer.global_step % self._log_every == 0:  # self.log at every step costs half an MLP step
             self.log_dict({"train/loss_step": loss.detach(), "lr": trainer.optimizers[0].param_groups[-1]["lr"]})
         return loss
 
+    def on_train_start(self) -> None:
+        self._log_every: int = self.trainer.log_every_n_steps  # ty: ignore[missing-attribute]  (set by a connector)
+
     def on_train_epoch_end(self) -> None:
-        self._log("train", self.epoch_sums)
+        self._log("train", self.epoch_sums_of_all_ranks())
+
+    def epoch_sums_of_all_ranks(self) -> Tensor:
+        """The sums (4,) of the running epoch, added up over the ranks; every rank has to call it."""
+        return self.trainer.strategy.reduce(self.epoch_sums.clone(), reduce_op="sum")
 
     def on_validation_epoch_start(self) -> None:
         self._begin()
@@ -111,7 +119,7 @@ class Model(LightningModule):
         self._log("test", self._sums, further)
 
     def _begin(self) -> None:
-        self._sums: Tensor | float = 0.0
+        self._sums = torch.zeros_like(self.epoch_sums)
         self._outputs: list[tuple[Tensor, Tensor]] = []
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], collect: bool) -> None:
@@ -122,7 +130,7 @@ class Model(LightningModule):
 
     def _log(self, split: str, sums: Tensor, further: dict[str, float] | None = None) -> None:
         figures = self._task.report(sums.tolist()) | (further or {})
-        self.log_dict({f"{split}/{name}": torch.tensor(v, dtype=torch.float32) for name, v in figures.items()})
+        self.log_dict({f"{split}/{name}": v for name, v in figures.items()}, prog_bar=split != "test")
 
     def predict_step(self, batch: Tensor | tuple[Tensor, ...], batch_idx: int = 0) -> Tensor:
         return self.answer(batch[0] if isinstance(batch, tuple | list) else batch)

@@ -29,18 +29,16 @@ class CNN(Model):
     ):
         super().__init__(spec)
         self.read = read.Image(self.spec)
-        channels, *size = self.read.shape
-        if max(size) >> depth == 0:
-            raise ValueError(
-                f"model.depth={depth}: halves {size[0]} x {size[1]} to nothing; at most {max(size).bit_length() - 1}"
-            )
+        channels, H, W = self.read.shape
+        if (most := max(H, W).bit_length() - 1) < depth:
+            raise ValueError(f"model.depth={depth}: halves {H} x {W} to nothing; at most {most}")
         blocks = []
         for i in range(depth):
-            blocks.append(conv.Block(channels, width << i, tuple(size), activation))
-            channels, size = width << i, list(blocks[-1].size)
+            blocks.append(conv.Block(channels, width << i, (H, W), activation))
+            channels, (H, W) = width << i, blocks[-1].size
         self.body = nn.Sequential(*blocks)
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(channels * size[0] * size[1], self.spec.out)
+        self.head = nn.Linear(channels * H * W, self.spec.out)
 
     def features(self, x: Tensor) -> Tensor:
         return self.dropout(self.body(self.read(x)).flatten(1))  # (B, C, H, W) -> (B, C H W)

@@ -14,13 +14,13 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, width: int, size: tuple[int, int], act: Activation):
         super().__init__()
-        kernel = tuple(min(3, n) if n > 1 else 1 for n in size)
-        kernel = tuple(k if k % 2 else 1 for k in kernel)  # odd: padding keeps the size
-        self.size = tuple(n // 2 if n > 1 else 1 for n in size)  # (H, W) after the pool
-        self.conv = nn.Conv2d(channels, width, kernel, padding=tuple(k // 2 for k in kernel), bias=False)
+        H, W = size
+        kernel = (3 if H > 1 else 1, 3 if W > 1 else 1)
+        self.size = (max(H // 2, 1), max(W // 2, 1))  # (H, W) after the pool
+        self.conv = nn.Conv2d(channels, width, kernel, padding=(kernel[0] // 2, kernel[1] // 2), bias=False)
         self.norm = nn.BatchNorm2d(width)
         self.act = activation(act)
-        self.pool = nn.MaxPool2d(tuple(2 if n > 1 else 1 for n in size))
+        self.pool = nn.MaxPool2d((2 if H > 1 else 1, 2 if W > 1 else 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pool(self.act(self.norm(self.conv(x))))

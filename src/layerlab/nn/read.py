@@ -17,10 +17,14 @@ from torch.nn import functional as F
 class Readable(Protocol):
     """The part of a DataSpec that reading needs."""
 
-    kind: str
-    shape: tuple[int, ...]
-    vocabulary: tuple[str, ...]
-    name: str
+    @property
+    def kind(self) -> str: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def vocabulary(self) -> tuple[str, ...]: ...
+    @property
+    def name(self) -> str: ...
 
 
 def patches(x: Tensor, size: int) -> Tensor:

@@ -30,8 +30,7 @@ class Task:
         self.options = options
         if self.spec.task != self.name:
             raise Mismatch(
-                f"task={self.name}: data={self.spec.name} offers {self.spec.task}; "
-                f"try task={self.spec.task}, or leave task out"
+                f"task={self.name}: data={self.spec.name} offers {self.spec.task}; try task={self.spec.task}"
             )
 
     @property

@@ -29,6 +29,14 @@ class Classify(Task):
     ):
         super().__init__(spec, labels=labels, label_smoothing=label_smoothing)
         self.labels, self.label_smoothing = labels, label_smoothing
+        several = len(self.spec.target) > 1
+        if several and labels != "multilabel":
+            raise Mismatch(
+                f"task.labels={labels}: data={self.spec.name} has {self.spec.out} labels per example; "
+                f"use task.labels=multilabel"
+            )
+        if self.spec.target and not several and labels == "multilabel":
+            raise Mismatch(f"task.labels=multilabel: data={self.spec.name} has one class per example; use multiclass")
         if labels == "binary" and self.spec.out != 2:
             raise Mismatch(f"task.labels=binary: data={self.spec.name} has {self.spec.out} classes; use multiclass")
 
@@ -60,11 +68,11 @@ class Classify(Task):
     def metrics(self, out: Tensor, y: Tensor) -> dict[str, float]:
         C = self.spec.out
         if self.labels == "multiclass":
-            p, kw = out.softmax(1), {"num_classes": C}
+            p = out.softmax(1)
             found = {
-                "f1": tm.multiclass_f1_score(p, y, average="macro", **kw),
-                "balanced_acc": tm.multiclass_accuracy(p, y, average="macro", **kw),
-                "ece": tm.multiclass_calibration_error(p, y, **kw),  # Guo et al. 2017, 15 bins
+                "f1": tm.multiclass_f1_score(p, y, average="macro", num_classes=C),
+                "balanced_acc": tm.multiclass_accuracy(p, y, average="macro", num_classes=C),
+                "ece": tm.multiclass_calibration_error(p, y, num_classes=C),  # Guo et al. 2017, 15 bins
             }
         elif self.labels == "binary":
             p, target = out.sigmoid().flatten(), y.flatten()
@@ -74,8 +82,7 @@ class Classify(Task):
                 "ece": tm.binary_calibration_error(p, target),
             }
         else:
-            p, kw = out.sigmoid(), {"num_labels": C}
-            found = {"f1": tm.multilabel_f1_score(p, y.long(), average="macro", **kw)}
+            found = {"f1": tm.multilabel_f1_score(out.sigmoid(), y.long(), average="macro", num_labels=C)}
         return {name: float(value) for name, value in found.items()}
 
     def probabilities(self, out: Tensor) -> Tensor:

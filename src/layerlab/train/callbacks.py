@@ -34,11 +34,13 @@ class EpochLines(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.began = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: Model) -> None:  # type: ignore[override]
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, Model)
+        # the module logs its own figures after the callbacks: read the sums they come from
+        sums = pl_module.epoch_sums_of_all_ranks()
         if not trainer.is_global_zero:
             return
-        # the module logs its own figures after the callbacks: read the sums they come from
-        train = pl_module.task.report(pl_module.epoch_sums.tolist())
+        train = pl_module._task.report(sums.tolist())
         found = {k: float(v) for k, v in trainer.callback_metrics.items()} | {f"train/{k}": v for k, v in train.items()}
         shown = [k for k in ("train/loss", "train/acc", "val/loss", "val/acc") if k in found]
         figures = "  ".join(f"{k} {found[k]:.4f}" for k in shown)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,10 @@ def read(path: Path) -> dict[str, Any]:
         found = hashlib.file_digest(f, "sha256").hexdigest()
     if found != recorded:
         raise CheckpointError(f"{path.name}: sha256 mismatch (recorded {recorded[:12]}, found {found[:12]}); damaged")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as e:  # never follow its advice to load it anyway
+        raise CheckpointError(f"{path.name}: contains objects other than tensors and plain values; refused") from e
 
 
 class CheckpointIO(TorchCheckpointIO):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,7 +34,7 @@ def loggers(
     entity: str | None = None,
     group: str | None = None,
     job_type: str = "train",
-    tags: list[str] = (),  # type: ignore[assignment]
+    tags: Sequence[str] = (),
     mode: Literal["offline", "online"] = "offline",
 ) -> list[Any]:
     """Lightning loggers for a run folder: metrics.csv always, wandb and TensorBoard where asked for.

@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from layerlab.build import use_paths
 from layerlab.compose import Composed
 from layerlab.contract import LayerlabError, key
 
@@ -123,6 +124,24 @@ class Record:
             part = self.folder / f".{name}.{os.getpid()}"
             part.write_text(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n", encoding="utf-8")
             part.replace(self.folder / name)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.yaml of a run, the user's own folders made importable. Raises LayerlabError where there is no run."""
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    except OSError as e:
+        raise LayerlabError(f"run={folder}: no run in this folder (config.yaml is missing)") from e
+    use_paths(config)
+    return config
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A json file of a run. Raises LayerlabError where it is missing."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise LayerlabError(f"{file}: missing; the run has not finished") from e
 
 
 def _version(package: str) -> str | None:

@@ -38,9 +38,7 @@ def rows(
     if isinstance(source, Tensor):
         x, names = source, [str(i) for i in range(len(source))]
     else:
-        if not str(source):
-            raise LayerlabError(f"input: data={spec.name} needs a file or folder; give input=PATH")
-        x, names = data.encode(Path(source).expanduser())
+        x, names = data.encode(Path(source).expanduser() if source else None)
     with torch.no_grad():
         out = torch.cat([model.answer(part) for part in x.split(256)])
     if isinstance(model.task, Classify):

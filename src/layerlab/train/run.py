@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import random
@@ -15,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from lightning.pytorch import Trainer
 
 from layerlab.build import Config, allowed_prefixes, build, locate
@@ -24,7 +22,7 @@ from layerlab.contract import IGNORE, DataSpec, LayerlabError, Mismatch
 from layerlab.models.base import Model, trainable
 from layerlab.tasks.base import Task
 from layerlab.train import callbacks, checkpoint, figures, optim, predict
-from layerlab.train.manifest import Record, make_folder, redact
+from layerlab.train.manifest import Record, make_folder, read_config, read_json, redact
 
 
 @dataclass
@@ -117,6 +115,7 @@ def _fit(config: Config, record: Record) -> Run:
         raise
     seconds, cpu_seconds = time.time() - began, time.process_time() - cpu
     chosen = trainer.strategy.broadcast(saver.best if config["select"] == "best" else saver.last)
+    assert chosen is not None  # on_train_end has saved one
     model.load_state_dict(checkpoint.read(chosen)["state_dict"])
     metrics = trainer.test(model, datamodule=data, verbose=False)[0]
     results = {
@@ -222,7 +221,8 @@ def _table(results: dict[str, Any], folder: Path) -> str:
         f"{results['steps']:,} steps, {results['parameters']:,} parameters, "
         f"{results['cpu_seconds']['fit']:.1f} CPU s training, {results['cpu_seconds']['total']:.1f} in all"
     )
-    return "\n".join(["", head, *rows, "", cost, f"run      {folder}"])
+    place = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    return "\n".join(["", head, *rows, "", cost, f"run      {place}"])
 
 
 def _quiet() -> None:
@@ -231,6 +231,8 @@ def _quiet() -> None:
     # our loaders are iterables over tensors; Lightning's advice on workers and samplers is for others
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
+    # every rank evaluates the whole split (data/base.py): there is nothing to synchronise
+    warnings.filterwarnings("ignore", message="It is recommended to use .*sync_dist=True.*")
     warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.. is deprecated.*")  # Lightning's own
 
@@ -244,7 +246,7 @@ def load(folder: str | Path, which: str = "best") -> Run:
     which: best | last, or the name of a file in checkpoints/. Raises LayerlabError.
     """
     place = Path(folder).expanduser()
-    config, results = read_config(place), _read_json(place / "results.json")
+    config, results = read_config(place), read_json(place / "results.json")
     file = results.get("checkpoints", {}).get(which) or f"checkpoints/{which}"
     saved = checkpoint.read(place / file)
     allowed = allowed_prefixes(config)
@@ -253,28 +255,13 @@ def load(folder: str | Path, which: str = "best") -> Run:
     data.load_state_dict(saved[type(data).__qualname__])
     cls = locate(config["model"]["_target_"], allowed)
     options = {k: v for k, v in saved["hyper_parameters"].items() if k != "spec"}
-    model = cls(saved["hyper_parameters"]["spec"], **options)
+    model = cls(DataSpec.coerce(saved["hyper_parameters"]["spec"]), **options)
     model.on_load_checkpoint(saved)
     model.task = model.task or build(config["task"], DataSpec.coerce(saved["task"]["spec"]), allowed=allowed)
     model.load_state_dict(saved["state_dict"])
     model.eval()
     torch.set_num_threads(config["trainer"]["threads"])
     return Run(place, model, data, results.get("metrics", {}), results)
-
-
-def read_config(folder: Path) -> Config:
-    """config.yaml of a run. Raises LayerlabError where the folder holds no run."""
-    try:
-        return yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except OSError as e:
-        raise LayerlabError(f"run={folder}: no run in this folder (config.yaml is missing)") from e
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise LayerlabError(f"{file}: missing; the run has not finished") from e
 
 
 def evaluate(

@@ -53,14 +53,14 @@ def trainer(
     above 1. Raises LayerlabError for devices that are not there.
     """
     torch.set_num_threads(threads)
-    accelerator = _found(accelerator)
-    _check_devices(accelerator, devices)
+    found = _found(accelerator)
+    _check_devices(found, devices)
     return Trainer(
-        accelerator=accelerator,
+        accelerator=found,
         devices=devices,
         num_nodes=num_nodes,
         strategy=strategy,
-        precision=_precision(precision, accelerator),  # type: ignore[arg-type]
+        precision=_precision(precision, found),  # ty: ignore[invalid-argument-type]  (checked by its Literal)
         max_epochs=max_epochs,
         min_epochs=min_epochs or None,
         max_steps=max_steps,

@@ -1,0 +1,44 @@
+# make train: everything from nothing, then one run. make test: everything from nothing, then the default tests.
+PYTHON ?= python3
+BIN := .venv/bin
+ifeq ($(OS),Windows_NT)
+BIN := .venv/Scripts
+endif
+EXTRAS := photos series tensorboard sweep report export explain test dev
+
+.PHONY: setup train test test-all lint lock clean
+
+setup: .venv/installed
+
+.venv/installed: requirements.lock requirements-uv.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is too old: layerlab needs Python >= 3.11; try make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	$(BIN)/uv pip install --quiet --python $(BIN) --compile-bytecode --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN) --no-deps --no-build-isolation -e .
+	@touch $@
+
+train: setup
+	$(BIN)/python train.py
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-all: setup
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/ty check
+
+# the lock holds core and every extra but slurm, bench and spelling; hashes, no host, no URL
+lock: setup
+	$(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --quiet --no-annotate --upgrade \
+	  $(addprefix --extra ,$(EXTRAS)) --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	grep -o '"uv==[^"]*"' pyproject.toml | tr -d '"' | $(BIN)/uv pip compile --universal --generate-hashes --quiet \
+	  --no-annotate --custom-compile-command "make lock" - -o requirements-uv.lock
+
+clean:
+	rm -rf .venv dist .pytest_cache .ruff_cache

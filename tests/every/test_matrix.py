@@ -1,0 +1,68 @@
+"""Every model x every data of a kind it reads: trained for an epoch, tested, and its record complete."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from layerlab.train.checkpoint import read
+from tests.conftest import ROOT, SHARED
+from tests.every.cells import CELLS, DATA, options, table
+
+EXAMPLES = 256
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("data")
+    (place / "text.txt").write_text("the cat sat on the mat. " * 400)
+    lines = [f"2024-01-{1 + i // 24:02} {i % 24:02}:00,{math.sin(i / 4) + i % 3}" for i in range(600)]
+    (place / "load.csv").write_text("time,load\n" + "\n".join(lines) + "\n")
+    return place
+
+
+def overrides(data, files):
+    names = SHARED / "names.txt"
+    if data == "makemore" and not names.exists():
+        pytest.skip("needs names.txt of the developers' data")
+    return [o.format(tmp=files, names=names) for o in DATA[data][1]]
+
+
+@pytest.mark.parametrize(("model", "data"), CELLS, ids=[f"{m}-{d}" for m, d in CELLS])
+def test_trains_and_leaves_its_record(model, data, files, train):
+    batch_size = 32
+    run = train(
+        f"model={model}",
+        f"data={data}",
+        *overrides(data, files),
+        f"data.batch_size={batch_size}",
+        "trainer.max_epochs=1",
+        f"trainer.limit_train_batches={EXAMPLES // batch_size}.0",
+        "trainer.limit_val_batches=1",
+        "trainer.limit_test_batches=1",
+    )
+    folder = run.folder
+    assert json.loads((folder / "status.json").read_text())["status"] == "ok"
+    results = json.loads((folder / "results.json").read_text())
+    assert math.isfinite(results["metrics"]["test/loss"])
+    assert 1 <= results["steps"] <= EXAMPLES // batch_size
+    assert read(folder / results["checkpoints"]["best"])["state_dict"].keys() == run.model.state_dict().keys()
+    for name in ("manifest.json", "config.yaml", "metrics.csv", "curves.png"):
+        assert (folder / name).stat().st_size > 0, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "data"), CELLS, ids=[f"{m}-{d}" for m, d in CELLS])
+def test_a_full_epoch(model, data, files, train):
+    # two thousand steps at most: an epoch of data=code is 1,700
+    run = train(
+        f"model={model}", f"data={data}", *overrides(data, files), "trainer.max_epochs=1", "trainer.max_steps=2000"
+    )
+    assert math.isfinite(run.metrics["test/loss"])
+
+
+def test_the_matrix_covers_every_data_config_and_stands_in_the_readme():
+    assert set(DATA) == set(options("data"))
+    assert {m for m, _ in CELLS} == set(options("model"))
+    assert table() in (ROOT / "README.md").read_text("utf-8"), "python -m tests.every.cells prints it"

@@ -1,0 +1,71 @@
+"""Every model on every kind of data it takes: shapes, gradients, stages, round trip."""
+
+import pytest
+import torch
+
+from layerlab.build import ALLOWED, build, model_class
+from layerlab.train.checkpoint import read, write
+from tests.conftest import SPECS, batch
+from tests.every.cells import options
+
+CASES = [
+    (name, kind, task)
+    for name in options("model")
+    for kind, task in SPECS
+    if kind in model_class(name).facts()["accepts"] and task in model_class(name).facts()["tasks"]
+]
+
+
+@pytest.fixture
+def model(request):
+    name, kind, task = request.param
+    torch.manual_seed(0)
+    return build({"_target_": model_class(name).path}, SPECS[kind, task], allowed=ALLOWED)
+
+
+IDS = ["-".join(c) for c in CASES]
+each = pytest.mark.parametrize("model", CASES, indirect=True, ids=IDS)
+
+
+@each
+def test_the_answer_has_the_shape_that_the_spec_states(model):
+    x, _ = batch(model.spec)
+    steps = model.spec.shape if model.spec.task == "next_token" else ()
+    assert model(x).shape == (4, *steps, model.spec.out)
+
+
+@each
+def test_every_parameter_gets_a_gradient_and_stands_in_one_stage(model):
+    x, _ = batch(model.spec)
+    out = model(x)
+    (out * torch.randn_like(out)).sum().backward()
+    assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+    stages = model.stage_parameters()
+    assert sum(map(len, stages.values())) == len(list(model.parameters()))
+    assert list(stages)[-1] == "head"
+    assert {n for n, _ in stages["head"]} == {f"head.{n}" for n, _ in model.head.named_parameters()}
+
+
+@each
+def test_forward_is_the_head_of_the_features(model):
+    x, _ = batch(model.spec)
+    model.eval()
+    assert torch.equal(model.head(model.features(x)), model(x))
+
+
+@each
+def test_a_checkpoint_makes_the_same_model_again(model, tmp_path):
+    state = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
+    write(state, tmp_path / "a.ckpt")
+    saved = read(tmp_path / "a.ckpt")
+    again = type(model)(**saved["hyper_parameters"])
+    again.load_state_dict(saved["state_dict"])
+    x, _ = batch(model.spec)
+    assert torch.equal(again.eval()(x), model.eval()(x))
+
+
+@each
+def test_examples_do_not_see_each_other(model):
+    model.eval()
+    x, _ = batch(model.spec)
+    torch.testing.assert_close(model(x)[:1], model(x[:1]), rtol=1e-4, atol=1e-5)

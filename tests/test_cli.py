@@ -1,0 +1,276 @@
+"""The commands as a user types them, each in a process of its own."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA", "WANDB"))}
+
+
+def cli(*arguments, cwd, verb=None, **environment):
+    """Run `python train.py ...`, or `layerlab VERB ...`; the completed process."""
+    start = ["-m", "layerlab.cli", verb] if verb else [str(ROOT / "train.py")]
+    return subprocess.run(
+        [sys.executable, *start, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=ENVIRONMENT | environment,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+REFUSED = [
+    (["modle=lstm"], "modle: unknown key; did you mean model?"),
+    (["model=lsmt"], "model=lsmt: no such model; did you mean lstm?"),
+    (["model.widht=3"], "model.widht: not an option of CNN; did you mean model.width?"),
+    (["model=lstm", "model.activation=relu"], "model.activation: not an option of LSTM; model=cnn, mlp"),
+    (["+foo=1"], "foo: unknown key; known: callbacks"),
+    (["+optimizer.lrr=1"], "optimizer.lrr: not an option of adamw; did you mean optimizer.lr?"),
+    (["model.activation=rleu"], "did you mean relu?"),
+    (["optimizer.lr=fast"], "optimizer.lr='fast': expected float > 0, got str"),
+    (["optimizer.lr=-1"], "optimizer.lr=-1: expected float > 0"),
+    (["trainer.precision=17"], "trainer.precision=17: expected one of auto, 32"),
+    (["seed=1 2"], "seed='1 2': expected int >= 0, got str"),
+    (["foo"], "foo: expected key=value"),
+    (["data=names"], "model=cnn reads image, series, but data=names gives tokens. Models that read tokens"),
+    (["model._target_=torch.load"], "model._target_: torch.load is not allowed"),
+    (["data.path=a${b}"], "data.path: a${b}"),
+    (["model=../../etc/passwd"], "model=../../etc/passwd: no such model"),
+    (["optimizer.lr=nan"], "optimizer.lr=nan: expected float > 0"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "text"), REFUSED, ids=[" ".join(a) for a, _ in REFUSED])
+def test_a_mistake_is_one_line_and_exit_2_without_torch(arguments, text, tmp_path):
+    done = cli(*arguments, cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert done.returncode == 2
+    assert text in "\n".join(lines)
+    assert len(lines) == 1, lines
+    assert not any(m in done.stderr for m in ("| torch\n", "| lightning\n", "| pandas\n"))
+    assert "append" not in "\n".join(lines)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]], ids=" ".join)
+def test_help_and_config_do_not_load_torch_and_show_everything(arguments, tmp_path):
+    done = cli(*arguments, cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0
+    assert "| torch\n" not in done.stderr
+    assert "forget_bias" not in done.stdout
+    for word in ["split_seed", "max_epochs", "label_smoothing", "weight_decay"]:
+        assert word in done.stdout
+    if arguments == ["--help"]:
+        for group in sorted(d.name for d in (ROOT / "configs").iterdir() if d.is_dir() and any(d.iterdir())):
+            assert f"\n{group}: " in done.stdout, group
+
+
+def test_unknown_verbs_and_missing_options(tmp_path):
+    assert "did you mean train?" in cli(cwd=tmp_path, verb="trian").stderr
+    assert "run: missing; give run=" in cli(cwd=tmp_path, verb="eval").stderr
+    assert "rnu: unknown key; did you mean run?" in cli("rnu=x", cwd=tmp_path, verb="predict").stderr
+    nothing = cli(f"run={tmp_path}", cwd=tmp_path, verb="eval")
+    assert nothing.returncode == 2
+    assert "no run in this folder" in nothing.stderr
+    assert "temperature" in cli("--help", cwd=tmp_path, verb="predict").stdout
+
+
+PATHS = [
+    "my photos (1)",
+    "a,b.csv",
+    "epoch=3.ckpt",
+    "[b]",
+    "it's",
+    "Größe",
+    "~/photos",
+    "#",
+    "{x}",
+    "&",
+    ";",
+    "a b",
+    'a"b',
+]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_path_works_as_typed(path):
+    from layerlab.compose import compose
+
+    assert compose("data=text", "model=lstm", f"data.path={path}").config["data"]["path"] == path
+
+
+def test_a_run_its_evaluation_and_its_answers(tmp_path):
+    folder = tmp_path / "my run (1), ü=~x"
+    done = cli("model=mlp", "trainer.max_epochs=2", f"hydra.run.dir={folder}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "epoch 2/2" in done.stdout
+    assert done.stdout.rstrip().endswith("my run (1), ü=~x")
+    assert done.stderr == ""
+    results = json.loads((folder / "results.json").read_text())
+    assert results["metrics"]["test/acc"] > 0.8
+    assert results["cpu_seconds"]["total"] > results["cpu_seconds"]["fit"] > 0
+    assert [p.name for p in tmp_path.iterdir()] == [folder.name]
+
+    done = cli(f"run={folder}", cwd=tmp_path, verb="eval")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((folder / "eval.json").read_text())["metrics"]
+    assert found == {k: v for k, v in results["metrics"].items() if k.startswith("test/")}
+    assert (
+        "data.split_sed: not an option of Digits; did you mean data.split_seed?"
+        in cli(f"run={folder}", "data.split_sed=1", cwd=tmp_path, verb="eval").stderr
+    )
+
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    (tmp_path / "new").mkdir()
+    for i in range(6):
+        pixels = Image.fromarray((digits.images[i] / 16 * 255).astype("uint8")).resize(
+            (32, 32), Image.Resampling.NEAREST
+        )
+        pixels.save(tmp_path / "new" / f"{digits.target[i]}.png")
+    done = cli(f"run={folder}", f"input={tmp_path / 'new'}", "output=preds.csv", cwd=tmp_path, verb="predict")
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "preds.csv").open() as f:
+        rows = list(csv.DictReader(f))
+    assert sum(Path(r["input"]).stem == r["class"] for r in rows) >= 4
+    assert all(abs(sum(float(v) for k, v in r.items() if k.startswith("p_")) - 1) < 1e-4 for r in rows)
+    (tmp_path / "new" / "broken.png").write_bytes(b"\x89PNG broken")
+    done = cli(f"run={folder}", f"input={tmp_path / 'new'}", cwd=tmp_path, verb="predict")
+    assert done.returncode == 2
+    assert "broken.png: not a readable image" in done.stderr
+
+
+def test_a_model_of_ones_own_is_one_file_and_one_yaml(tmp_path):
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "mynet.py").write_text(
+        textwrap.dedent("""
+        from torch import nn
+        from layerlab.models.base import Model
+
+        class Mine(Model):
+            accepts, tasks, stages = ("image",), ("classify",), (("body", r"net\\."),)
+
+            def __init__(self, spec, width: int = 16):
+                super().__init__(spec)
+                self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, spec.out))
+
+            def forward(self, x):
+                return self.net(x)
+        """)
+    )
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "mine.yaml").write_text("_target_: mynet.Mine\nwidth: 16\n")
+    mine = ["--config-dir", "conf", "model=mine", "user.paths=[code]"]
+    refused = cli(*mine, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "mynet.Mine is not allowed" in refused.stderr
+    mine += ["user.targets=[mynet]"]
+    wrong = cli(*mine, "model.width=wide", cwd=tmp_path)
+    assert "model.width='wide': expected int, got str" in wrong.stderr
+    done = cli(*mine, "trainer.max_epochs=1", "hydra.run.dir=out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["model"]["width"] == 16
+    done = cli("run=out", cwd=tmp_path, verb="eval")
+    assert done.returncode == 0, done.stderr
+
+
+def test_two_processes_share_the_data_and_leave_one_folder(tmp_path):
+    done = cli("model=mlp", "trainer=ddp_cpu", "trainer.max_epochs=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folders = list((tmp_path / "logs").glob("*/*"))
+    assert len(folders) == 1
+    results = json.loads((folders[0] / "results.json").read_text())
+    assert results["steps"] == 2 * 20  # 1,257 examples over two ranks of 32
+    assert json.loads((folders[0] / "manifest.json").read_text())["devices"] == 2
+    refused = cli("-m", "seed=0,1", "trainer=ddp_cpu", cwd=tmp_path)
+    assert refused.returncode != 0
+    assert "every rank would run the whole sweep again" in refused.stderr
+
+
+def test_a_sweep_goes_on_after_a_failure_and_tells_of_it(tmp_path):
+    done = cli("-m", "model=mlp", "data.split_seed=0,1", "trainer.max_epochs=1", "model.width=8,0", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("model.width=0: expected int >= 1") == 2
+    found = [json.loads(p.read_text()) for p in (tmp_path / "logs").rglob("results.json")]
+    assert len(found) == 2
+
+
+def test_wandb_is_offline_quiet_and_records_no_secret(tmp_path):
+    done = cli(
+        "model=mlp",
+        "trainer.max_epochs=1",
+        "logger=[wandb,tensorboard]",
+        "logger.tags=[a]",
+        "hydra.run.dir=out",
+        cwd=tmp_path,
+        WANDB_API_KEY="canary0" * 6,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "login" not in (done.stdout + done.stderr).lower()
+    files = [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
+    assert any(p.suffix == ".wandb" for p in files)
+    assert any("tfevents" in p.name for p in files)
+    assert (tmp_path / "out" / "metrics.csv").is_file()
+    assert not [p for p in files if b"canary0" in p.read_bytes()]
+    run = next(p for p in files if p.suffix == ".wandb")
+    inspect = subprocess.run(
+        [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(run.parent)],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=120,
+    )
+    text = inspect.stdout
+    assert inspect.returncode == 0, inspect.stderr
+    assert "test/acc" in text
+    assert "diff.patch" not in text
+
+
+def test_check_stops_before_training(tmp_path):
+    done = cli("debug=check", "model=lstm", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "one batch went through" in done.stdout
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_the_wheel_works_in_any_folder(tmp_path):
+    wheel = tmp_path / "wheel"
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(wheel)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    place = tmp_path / "site"
+    import zipfile
+
+    with zipfile.ZipFile(next(wheel.glob("*.whl"))) as z:
+        z.extractall(place)
+    assert (place / "layerlab" / "configs" / "model" / "lstm.yaml").is_file()
+    assert (place / "layerlab" / "py.typed").is_file()
+    work = tmp_path / "work"
+    work.mkdir()
+    code = "import layerlab, sys; from layerlab.cli import main; print(layerlab.__file__); sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "train", "--cfg", "job", "model=lstm"],
+        cwd=work,
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT | {"PYTHONPATH": str(place)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert str(place) in done.stdout
+    assert "forget_bias" in done.stdout
