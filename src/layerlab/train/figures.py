@@ -8,7 +8,7 @@ from pathlib import Path
 COLOURS = {"train": "#4269d0", "val": "#efb118"}
 
 
-def curves(folder: Path) -> Path | None:
+def curves(folder: Path, title: str) -> Path | None:
     """Loss and the task's figure over the epochs, from metrics.csv -> curves.png; None where nothing was logged."""
     columns = _columns(folder / "metrics.csv")
     names = [n for n in ("loss", "acc", "mae") if any(f"{split}/{n}" in columns for split in COLOURS)]
@@ -30,7 +30,7 @@ def curves(folder: Path) -> Path | None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
         axes.legend(frameon=False)
-    figure.suptitle(folder.parent.name)
+    figure.suptitle(title)
     figure.savefig(place := folder / "curves.png", dpi=130)
     return place
 

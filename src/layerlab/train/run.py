@@ -136,7 +136,7 @@ def _fit(config: Config, record: Record) -> Run:
     for logger in trainer.loggers:
         logger.finalize("success")
     if folder:
-        figures.curves(folder)
+        figures.curves(folder, f"{name}, seed {config['seed']}")
         print(_table(results, folder))
     return Run(folder, model, data, results["metrics"], results)
 

@@ -1,0 +1,104 @@
+"""Run the experiments of configs/experiment with several seeds; write docs/results.md and their headers.
+
+    python benchmarks/experiments.py [NAME ...] [--seeds 3]
+
+One process, one thread; CPU seconds are user + system time.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import platform
+import statistics
+import tempfile
+from pathlib import Path
+
+import torch
+
+import layerlab
+from layerlab.build import config_dir
+from layerlab.contract import LayerlabError
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "experiments.json"
+T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # t quantiles
+
+
+def measure(name: str, seeds: int) -> dict:
+    """Test figures of one experiment over seeds 0 ... n - 1."""
+    runs = []
+    for seed in range(seeds):
+        with tempfile.TemporaryDirectory() as logs, contextlib.redirect_stdout(io.StringIO()):
+            runs.append(layerlab.train(f"experiment={name}", f"seed={seed}", f"logs={logs}", "progress=none"))
+    figure = "test/" + runs[0].results["monitor"].split("/")[1]
+    values = [r.metrics[figure] for r in runs]
+    half = T95[seeds] * statistics.stdev(values) / seeds**0.5 if seeds > 1 else float("nan")
+    return {
+        "metric": figure,
+        "values": values,
+        "mean": statistics.mean(values),
+        "half_width_95": half,
+        "n": seeds,
+        "fit_cpu_s": statistics.mean(r.results["cpu_seconds"]["fit"] for r in runs),
+        "steps": runs[0].results["steps"],
+        "parameters": runs[0].results["parameters"],
+        "machine": f"{os.cpu_count()} cores, 1 thread, torch {torch.__version__}, Python {platform.python_version()}",
+    }
+
+
+def summary(r: dict) -> str:
+    """One result in one line."""
+    interval = f"{r['mean']:.4f} ± {r['half_width_95']:.4f} (n={r['n']})"
+    return f"{r['metric']} {interval}   {r['fit_cpu_s']:.1f} CPU s training, {r['machine']}"
+
+
+def header(name: str, r: dict) -> None:
+    """Put the command and its result into the header of the experiment's yaml."""
+    file = config_dir() / "experiment" / f"{name}.yaml"
+    kept = [line for line in file.read_text("utf-8").splitlines() if not line.startswith(("# python", "# test/"))]
+    lines = [kept[0], f"# python train.py experiment={name}", f"# {summary(r)}", *kept[1:]]
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def table(found: dict) -> str:
+    """The results as markdown."""
+    lines = [
+        "| experiment | metric | mean ± 95 % | min … max | n | training CPU s | steps | parameters |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, r in sorted(found.items()):
+        interval = f"{r['mean']:.4f} ± {r['half_width_95']:.4f} | {min(r['values']):.4f} … {max(r['values']):.4f}"
+        cost = f"{r['fit_cpu_s']:.1f} | {r['steps']:,} | {r['parameters']:,}"
+        lines.append(f"| `{name}` | {r['metric']} | {interval} | {r['n']} | {cost} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="default: all")
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    names = options.names or sorted(f.stem for f in (config_dir() / "experiment").glob("*.yaml"))
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in names:
+        try:
+            found[name] = measure(name, options.seeds)
+        except LayerlabError as e:
+            print(f"{name:24} skipped: {e}")
+            continue
+        print(f"{name:24} {summary(found[name])}")
+        header(name, found[name])
+        RESULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    machines = sorted({r["machine"] for r in found.values()})
+    (ROOT / "docs" / "results.md").write_text(
+        "# Results\n\nWritten by `python benchmarks/experiments.py`; each row is `python train.py experiment=NAME` over\n"
+        "n seeds. The interval is the 95 % t-interval over seeds; the sampling error of the test set is not in it.\n"
+        f"Machine: {'; '.join(machines)}.\n\n{table(found)}\n",
+        encoding="utf-8",
+    )
+
+
+if __name__ == "__main__":
+    main()
