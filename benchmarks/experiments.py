@@ -1,6 +1,6 @@
 """Run the experiments of configs/experiment with several seeds; write docs/results.md and their headers.
 
-    python benchmarks/experiments.py [NAME ...] [--seeds 3]
+    python benchmarks/experiments.py [NAME ...] [key=value ...] [--seeds 3]     e.g. makemore_lstm data.path=names.txt
 
 One process, one thread; CPU seconds are user + system time.
 """
@@ -26,12 +26,13 @@ RESULTS = ROOT / "benchmarks" / "results" / "experiments.json"
 T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # t quantiles
 
 
-def measure(name: str, seeds: int) -> dict:
+def measure(name: str, overrides: list[str], seeds: int) -> dict:
     """Test figures of one experiment over seeds 0 ... n - 1."""
     runs = []
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as logs, contextlib.redirect_stdout(io.StringIO()):
-            runs.append(layerlab.train(f"experiment={name}", f"seed={seed}", f"logs={logs}", "progress=none"))
+            own = (f"seed={seed}", f"logs={logs}", "progress=none")
+            runs.append(layerlab.train(f"experiment={name}", *overrides, *own))
     figure = "test/" + runs[0].results["monitor"].split("/")[1]
     values = [r.metrics[figure] for r in runs]
     half = T95[seeds] * statistics.stdev(values) / seeds**0.5 if seeds > 1 else float("nan")
@@ -77,14 +78,16 @@ def table(found: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help="default: all")
+    parser.add_argument("arguments", nargs="*", help="names of experiments, default all; overrides for each of them")
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    names = options.names or sorted(f.stem for f in (config_dir() / "experiment").glob("*.yaml"))
+    overrides = [a for a in options.arguments if "=" in a]
+    names = [a for a in options.arguments if "=" not in a]
+    names = names or sorted(f.stem for f in (config_dir() / "experiment").glob("*.yaml"))
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in names:
         try:
-            found[name] = measure(name, options.seeds)
+            found[name] = measure(name, overrides, options.seeds)
         except LayerlabError as e:
             print(f"{name:24} skipped: {e}")
             continue
@@ -93,8 +96,8 @@ def main() -> None:
         RESULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
     machines = sorted({r["machine"] for r in found.values()})
     (ROOT / "docs" / "results.md").write_text(
-        "# Results\n\nWritten by `python benchmarks/experiments.py`; each row is `python train.py experiment=NAME` over\n"
-        "n seeds. The interval is the 95 % t-interval over seeds; the sampling error of the test set is not in it.\n"
+        "# Results\n\nWritten by `python benchmarks/experiments.py`. Each row is `python train.py experiment=NAME`\n"
+        "over n seeds. The interval is the 95 % t-interval over seeds, without the sampling error of the test set.\n"
         f"Machine: {'; '.join(machines)}.\n\n{table(found)}\n",
         encoding="utf-8",
     )
