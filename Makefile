@@ -27,6 +27,7 @@ test: setup
 
 test-all: setup
 	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest --nbmake notebooks
 
 lint: setup
 	$(BIN)/ruff format --check .

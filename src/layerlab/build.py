@@ -102,6 +102,10 @@ def _targets(node: Any, where: tuple[str, ...], allowed: tuple[str, ...]) -> Ite
             yield from _targets(item, (*where, str(i)), allowed)
     if not isinstance(node, dict):
         return
+    for key in node:
+        if not isinstance(key, str):  # on, off, yes and no are booleans to YAML
+            yield f"{'.'.join(where)}: the key {key!r} is not text; rename it, or quote it in the yaml"
+            return
     for key, value in node.items():
         yield from _targets(value, (*where, str(key)), allowed)
     if "_target_" not in node:

@@ -8,10 +8,12 @@ DATA = {  # data -> (its task, further overrides; {tmp} is the folder of the tes
     "mnist1d": ("classify", []),
     "table": ("classify", []),
     "names": ("next_token", []),
-    "makemore": ("next_token", ["data.path={names}"]),
+    "makemore": ("next_token", ["data.path={shared}/names.txt"]),
+    "shakespeare": ("next_token", ["data.path={shared}/tinyshakespeare.txt"]),
     "code": ("next_token", []),
     "text": ("next_token", ["data.path={tmp}/text.txt"]),
     "series": ("forecast", []),
+    "etth1": ("forecast", ["data.path={shared}/ETTh1.csv"]),
     "csv": ("forecast", ["data.path={tmp}/load.csv", "data.target=load", "data.time=time"]),
 }
 

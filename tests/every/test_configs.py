@@ -72,15 +72,13 @@ def test_every_model_file_has_its_yaml():
 
 @pytest.mark.parametrize("group", [g for g in GROUPS if g not in ("experiment", "debug")])
 def test_every_option_composes_and_passes_its_own_check(group):
-    data = {"task": {"next_token": "names", "forecast": "series", "regress": "table"}}
+    data = {"next_token": "names", "forecast": "series", "regress": "table", "classify": "digits"}
     for option in options(group):
-        extra = []
-        if group == "data":
-            extra = ["model=mlp"]
+        extra = ["model=mlp"] if group == "data" else []
         if group == "model":
-            extra = ["data=digits"]
-        if group == "task" and option in data["task"]:
-            extra = [f"data={data['task'][option]}", "model=mlp"]
+            extra = [f"data={data[model_class(option).facts()['tasks'][0]]}"]
+        if group == "task":
+            extra = [f"data={data[option]}", "model=mlp"]
         compose(f"{group}={option}", *extra)
 
 

@@ -8,12 +8,12 @@ import torch
 from layerlab.build import ALLOWED, build, model_class
 from layerlab.tasks import TASKS
 from tests.conftest import SHARED, SPECS, batch
-from tests.every.test_models import CASES
+from tests.every.test_models import TRAINED
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(("name", "kind", "task"), CASES, ids=["-".join(c) for c in CASES])
+@pytest.mark.parametrize(("name", "kind", "task"), TRAINED, ids=["-".join(c) for c in TRAINED])
 def test_learns_a_batch_by_heart(name, kind, task):
     torch.manual_seed(0)
     spec = SPECS[kind, task]

@@ -25,6 +25,7 @@ class Data(LightningDataModule):
     """
 
     kind: ClassVar[Kind]
+    carved: ClassVar[bool] = False  # val is cut out of the published training part: counts that choose nothing use both
     tasks: ClassVar[tuple[TaskName, ...]]
 
     def __init__(self, batch_size: int):

@@ -18,6 +18,8 @@ class Makemore(Names):
     Source: karpathy/makemore @988aa59 (MIT; the names are public domain).
     """
 
+    carved = True
+
     def __init__(self, batch_size: Count = 128, path: str | None = None):
         super().__init__(batch_size)
         self.path = path

@@ -14,6 +14,8 @@ class StdlibCode(Text):
     The text depends on the Python version: numbers compare within one version only, which the manifest records.
     """
 
+    carved = False
+
     def __init__(self, batch_size: Count = 32, context: Count = 64):
         super().__init__(batch_size, None, context)
 

@@ -19,6 +19,7 @@ class Text(Data):
     """
 
     kind, tasks = "tokens", ("next_token",)
+    carved = True
 
     def __init__(self, batch_size: Count = 32, path: str | None = None, context: Count = 64):
         super().__init__(batch_size)
@@ -30,9 +31,7 @@ class Text(Data):
             raise DataError("data.path=null: data=text needs a text; give data.path=book.txt, or try data=code")
         place = files.existing(self.path, "a UTF-8 text file or a folder of them")
         text = files.read_text(place) if place.is_file() else _folder(place)
-        test = int(len(text) * 0.9)
-        val = int(test * 0.95)
-        return {"train": text[:val], "val": text[val:test], "test": text[test:]}, place.stem
+        return cut(text), place.stem
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         parts, name = self.parts()
@@ -58,6 +57,13 @@ class Text(Data):
             vocabulary=vocabulary,
         )
         return spec, splits
+
+
+def cut(text: str) -> dict[str, str]:
+    """The first 90 % train, but for their last 5 %, which are val; the last 10 % test."""
+    test = int(len(text) * 0.9)
+    val = int(test * 0.95)
+    return {"train": text[:val], "val": text[val:test], "test": text[test:]}
 
 
 def _folder(place: Path) -> str:

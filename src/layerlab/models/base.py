@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from layerlab import tasks
 from layerlab.contract import DataSpec, Mismatch
 
+Batch = tuple[Tensor, Tensor]
+
 
 class Model(LightningModule):
     """Base of all architectures: `forward(x) = head(features(x))`, one loop for every task.
@@ -26,6 +28,7 @@ class Model(LightningModule):
     accepts: ClassVar[tuple[str, ...]]  # kinds of x it reads
     tasks: ClassVar[tuple[str, ...]]  # tasks its output serves
     stages: ClassVar[tuple[tuple[str, str], ...]]  # (name, pattern of parameter names), from input to head
+    raw_window: ClassVar[bool] = False  # forecasts from the window as it is: the task wraps nothing around it
 
     head: nn.Module
     epoch_sums: Tensor
@@ -56,6 +59,15 @@ class Model(LightningModule):
     def mask(self, x: Tensor) -> Tensor | None:
         """(B, T) True where x is not padding; None where nothing is padded."""
         return None if self.spec.pad is None or self.spec.kind != "tokens" else x != self.spec.pad
+
+    def solve(self, train: Iterable[Batch], val: Iterable[Batch]) -> None:
+        """Fit in closed form, in place of training, from batches as the network sees them."""
+        raise NotImplementedError
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether `solve` stands in for training."""
+        return type(self).solve is not Model.solve
 
     # --- what happens in a run
 

@@ -42,6 +42,14 @@ class Task:
         """The model's answer to a batch of the data; a task may wrap the call (forecast does)."""
         return model(x)
 
+    def core_batch(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch as the network inside the wrapper reads and answers it: what a closed form is solved from."""
+        return x, y
+
+    def raw_window(self) -> Task:
+        """This task without anything wrapped around the network."""
+        return self
+
     def measure(self, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Mean loss of a batch, to minimise, and the sums (4,) that `report` turns into figures."""
         raise NotImplementedError

@@ -1,5 +1,7 @@
 """What will the next values be? Mean squared error, and the wrapper that decides most of the result."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -43,7 +45,7 @@ class Forecast(Task):
         if self.channels == "independent" and not every:
             raise Mismatch(
                 f"task.channels=independent: only {len(self.targets)} of {F_} channels are targets, the others "
-                f"would have no effect; use task.channels=joint"
+                f"would have no effect; use task.channels=joint, or leave data.columns out"
             )
 
     @property
@@ -60,18 +62,34 @@ class Forecast(Task):
         )
 
     def apply(self, model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        B, L, F_ = x.shape
+        B, _, F_ = x.shape
         offset, scale = self._statistics(x)  # each (B, 1, F)
-        z = (x - offset) / scale
-        if self.channels == "independent":
-            z = z.transpose(1, 2).reshape(B * F_, L, 1)  # (B, L, F) -> (B F, L, 1)
-        out = model(z.reshape(len(z), L // self.patch, -1))  # (B, L, f) -> (B, L / patch, patch f)
+        out = model(self._cut((x - offset) / scale))
         H = self.spec.horizon
         if self.channels == "independent":
             out = out.reshape(B, F_, H).transpose(1, 2)  # (B F, H) -> (B, H, F)
         else:
             out = out.reshape(B, H, -1)
         return out * scale[..., self.targets] + offset[..., self.targets]
+
+    def _cut(self, z: Tensor) -> Tensor:
+        """What the core reads: (B, L, F) -> (B or B F, L / patch, patch f)."""
+        B, L, F_ = z.shape
+        if self.channels == "independent":
+            z = z.transpose(1, 2).reshape(B * F_, L, 1)
+        return z.reshape(len(z), L // self.patch, -1)
+
+    def core_batch(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        offset, scale = self._statistics(x)
+        y = (y - offset[..., self.targets]) / scale[..., self.targets]
+        y = y.transpose(1, 2).flatten(0, 1) if self.channels == "independent" else y.flatten(1)  # (B F, H) or (B, H F)
+        return self._cut((x - offset) / scale), y
+
+    def raw_window(self) -> Forecast:
+        for name, value in self.options.items():
+            if value != "auto":
+                raise Mismatch(f"task.{name}={value}: this model reads the raw window; leave task.{name}=auto")
+        return Forecast(self.spec, normalise="none", channels="independent", patch=1)
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         one = torch.ones_like(x[:, :1])

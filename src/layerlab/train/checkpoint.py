@@ -88,6 +88,10 @@ class Checkpoints(Callback):
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._save(trainer, trainer.callback_metrics.get(self.monitor))
 
+    def save(self, trainer: Trainer) -> None:
+        """Save now; for a model that is not trained step by step."""
+        self._save(trainer, trainer.callback_metrics.get(self.monitor))
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.last is None or self.last != self._path(trainer):
             self._save(trainer, None)

@@ -107,12 +107,10 @@ def _fit(config: Config, record: Record) -> Run:
         return Run(folder, model, data)
 
     began, cpu = time.time(), time.process_time()
-    try:
-        trainer.fit(model, datamodule=data)
-    except SystemExit:
-        if trainer.interrupted:  # Lightning turns Ctrl-C inside fit into exit 1
-            raise KeyboardInterrupt from None
-        raise
+    if model.closed_form:
+        _solve(model, data, task, trainer, saver)
+    else:
+        _train(model, data, trainer)
     seconds, cpu_seconds = time.time() - began, time.process_time() - cpu
     chosen = trainer.strategy.broadcast(saver.best if config["select"] == "best" else saver.last)
     assert chosen is not None  # on_train_end has saved one
@@ -141,6 +139,26 @@ def _fit(config: Config, record: Record) -> Run:
     return Run(folder, model, data, results["metrics"], results)
 
 
+def _train(model: Model, data: Any, trainer: Trainer) -> None:
+    try:
+        trainer.fit(model, datamodule=data)
+    except SystemExit:
+        if trainer.interrupted:  # Lightning turns Ctrl-C inside fit into exit 1
+            raise KeyboardInterrupt from None
+        raise
+
+
+def _solve(model: Model, data: Any, task: Task, trainer: Trainer, saver: checkpoint.Checkpoints) -> None:
+    """What fit is to a trained model: solved, validated, saved."""
+    published = ("train", "val") if data.carved else ("train",)
+    train = (task.core_batch(*b) for split in published for b in data.batches(split))
+    val = (task.core_batch(*b) for b in data.batches("val"))
+    with torch.no_grad():
+        model.solve(train, val)
+    trainer.validate(model, datamodule=data, verbose=False)
+    saver.save(trainer)
+
+
 def assemble(config: Config) -> tuple[Any, Task, Model]:
     """Data, task and model of a config, fitted to each other; the weights drawn with the seed of the config."""
     make = partial(build, allowed=allowed_prefixes(config))
@@ -148,6 +166,8 @@ def assemble(config: Config) -> tuple[Any, Task, Model]:
     data.seed = config["seed"]
     data.prepare_data()
     task = make(config["task"], data.spec)
+    if getattr(locate(config["model"]["_target_"], allowed_prefixes(config)), "raw_window", False):
+        task = task.raw_window()
     seed_everything(config["seed"])  # again: what loading drew must not move the weights
     try:
         model = make(config["model"], task.model_spec)
@@ -185,6 +205,8 @@ def check_batch(model: Model, data: Any) -> None:
                 raise Mismatch(
                     f"{where}: labels {int(real.min())}..{int(real.max())} need more outputs than spec.out={spec.out}"
                 )
+    if model.closed_form:  # it has no answer before it is solved
+        return
     x, y = data.splits["train"].read(torch.arange(min(2, len(data.splits["train"]))), None)
     was = model.training
     model.eval()
