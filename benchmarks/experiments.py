@@ -1,6 +1,7 @@
 """Run the experiments of configs/experiment with several seeds; write docs/results.md and their headers.
 
     python benchmarks/experiments.py [NAME ...] [key=value ...] [--seeds 3]     e.g. makemore_lstm data.path=names.txt
+    python benchmarks/experiments.py --commands                                 whole commands, start-up included
 
 One process, one thread; CPU seconds are user + system time.
 """
@@ -11,7 +12,10 @@ import io
 import json
 import os
 import platform
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -22,6 +26,7 @@ from layerlab.build import config_dir
 from layerlab.contract import LayerlabError
 
 ROOT = Path(__file__).parents[1]
+COSTS = ROOT / "benchmarks" / "results" / "commands.json"
 RESULTS = ROOT / "benchmarks" / "results" / "experiments.json"
 T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # t quantiles
 
@@ -63,6 +68,40 @@ def header(name: str, r: dict) -> None:
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+COMMANDS = {
+    "python -c 'import torch'": ["-c", "import torch"],
+    "python train.py --help": ["train.py", "--help"],
+    "python train.py --cfg job": ["train.py", "--cfg", "job"],
+    "python train.py modle=lstm": ["train.py", "modle=lstm"],
+    "python train.py": ["train.py", "hydra.run.dir={tmp}"],
+    "python train.py model=lstm": ["train.py", "model=lstm", "hydra.run.dir={tmp}"],
+}
+
+
+def commands(rounds: int = 5) -> dict[str, float]:
+    """CPU seconds of whole commands, the least of `rounds`."""
+    found = {}
+    for name, arguments in COMMANDS.items():
+        costs = []
+        for _ in range(rounds):
+            with tempfile.TemporaryDirectory() as tmp:
+                before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                command = [sys.executable, *(a.format(tmp=tmp) for a in arguments)]
+                subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            costs.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        found[name] = min(costs)
+        print(f"{name:32} {found[name]:.2f} CPU s")
+    return found
+
+
+def command_table(found: dict[str, float]) -> str:
+    """Costs of whole commands as markdown."""
+    torch_s = found["python -c 'import torch'"]
+    lines = ["| command | CPU s (least of 5) | ÷ import torch |", "|---|---|---|"]
+    return "\n".join(lines + [f"| `{n}` | {s:.2f} | {s / torch_s:.2f} |" for n, s in found.items()])
+
+
 def table(found: dict) -> str:
     """The results as markdown."""
     lines = [
@@ -80,10 +119,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("arguments", nargs="*", help="names of experiments, default all; overrides for each of them")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--commands", action="store_true", help="measure whole commands instead")
     options = parser.parse_args()
+    costs = json.loads(COSTS.read_text()) if COSTS.exists() else {}
+    if options.commands:
+        costs = commands()
+        COSTS.write_text(json.dumps(costs, indent=1) + "\n")
     overrides = [a for a in options.arguments if "=" in a]
     names = [a for a in options.arguments if "=" not in a]
-    names = names or sorted(f.stem for f in (config_dir() / "experiment").glob("*.yaml"))
+    names = [] if options.commands else names or sorted(f.stem for f in (config_dir() / "experiment").glob("*.yaml"))
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in names:
         try:
@@ -98,7 +142,9 @@ def main() -> None:
     (ROOT / "docs" / "results.md").write_text(
         "# Results\n\nWritten by `python benchmarks/experiments.py`. Each row is `python train.py experiment=NAME`\n"
         "over n seeds. The interval is the 95 % t-interval over seeds, without the sampling error of the test set.\n"
-        f"Machine: {'; '.join(machines)}.\n\n{table(found)}\n",
+        f"Machine: {'; '.join(machines)}.\n\n{table(found)}\n\n"
+        "## Whole commands\n\nWritten by `python benchmarks/experiments.py --commands`, same machine.\n\n"
+        f"{command_table(costs) if costs else 'not measured'}\n",
         encoding="utf-8",
     )
 

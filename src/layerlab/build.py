@@ -17,6 +17,16 @@ from layerlab.signature import UNKNOWN, Type, read_target
 ALLOWED = ("layerlab.", "torch.optim.", "torch.nn.", "lightning.pytorch.", "torchmetrics.")
 SHOWN = 20  # findings printed at once
 
+PLAIN = {  # keys that no target takes and whose type says too little
+    "seed": Type((int,), ranges=(">= 0", "<= 4294967295")),
+    "select": Type(choices=("best", "last")),
+    "progress": Type(choices=("auto", "bar", "lines", "none")),
+    "split": Type(choices=("test", "val", "train")),
+    "samples": Type((int,), ranges=(">= 1",)),
+    "length": Type((int,), ranges=(">= 1",)),
+    "temperature": Type((float,), ranges=(">= 0",)),
+}
+
 Config = dict[str, Any]
 
 
@@ -156,9 +166,10 @@ def _plain_types(config: Config, declared: Config, where: tuple[str, ...]) -> It
         value, name = config.get(key), ".".join([*where, str(key)])
         if isinstance(default, dict) and isinstance(value, dict):
             yield from _plain_types(value, default, (*where, str(key)))
+        elif name in PLAIN:
+            yield from _mistyped(name, value, PLAIN[name])
         elif default is not None and not isinstance(default, dict):
-            kind = Type((type(default),), ranges=(">= 0",) if name == "seed" else ())
-            yield from _mistyped(name, value, kind)
+            yield from _mistyped(name, value, Type((type(default),)))
 
 
 def _fit(config: Config, choices: dict[str, Any]) -> Iterator[str]:

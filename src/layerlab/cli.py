@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from layerlab.build import config_dir
-from layerlab.compose import Composed, compose, composed, explain, quote
+from layerlab.build import ConfigError, config_dir
+from layerlab.compose import Composed, compose, compose_data, composed, explain, quote
 from layerlab.contract import LayerlabError
 
 USAGE = """layerlab VERB [key=value ...]
@@ -47,6 +46,10 @@ def main(argv: list[str] | None = None) -> int:
         return _fail("interrupted", 130, False)
     except (HydraException, OmegaConfBaseException) as e:
         return _fail("\n".join(_explained(e, rest)), 2, trace)
+    except (FileExistsError, NotADirectoryError, PermissionError) as e:
+        return _fail(
+            f"{e.filename}: {e.strerror}; give a folder that can be written, see hydra.run.dir and logs", 2, trace
+        )
     except Exception as e:  # anything else is our failure or the machine's: one line, the traceback on request
         hint = "" if trace else "  (HYDRA_FULL_ERROR=1 shows the traceback)"
         return _fail(f"{type(e).__name__}: {e}{hint}", 1, trace)
@@ -66,15 +69,17 @@ def _fail(text: str, code: int, trace: bool) -> int:
 
 
 def _explained(error: Exception, argv: list[str]) -> list[str]:
-    hydra_state = GlobalHydra.instance()
-    if hydra_state.is_initialized():
-        loader = hydra_state.config_loader()
-    else:
-        from hydra._internal.config_loader_impl import ConfigLoaderImpl
-        from hydra._internal.utils import create_config_search_path
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.utils import create_config_search_path, get_args_parser
 
-        loader = ConfigLoaderImpl(create_config_search_path(str(config_dir())))
-    return explain(error, loader, "train", [a for a in argv if not a.startswith("-")])
+    typed = get_args_parser().parse_known_args(argv)[0]
+    path = create_config_search_path(str(config_dir()))
+    if typed.config_dir:
+        path.append("command-line", f"file://{Path(typed.config_dir).absolute()}")
+    try:
+        return explain(error, ConfigLoaderImpl(path), "train", [quote(o) for o in typed.overrides])
+    except Exception:  # an explanation must not hide what it explains
+        return [str(error).strip().splitlines()[0]]
 
 
 def train(argv: list[str]) -> int:
@@ -105,6 +110,8 @@ def train(argv: list[str]) -> int:
 
     try:
         job()
+    except ValueError as e:  # Hydra's own: what the job raises is kept in failures
+        raise ConfigError(*_explained(e, argv)) from e
     finally:
         sys.argv = typed
     if len(failures) == 1 and not {"-m", "--multirun"} & set(argv):
@@ -159,19 +166,15 @@ def _finished(run: str) -> Path:
 
 def _changed_data(folder: Path, changes: list[str]) -> dict[str, Any]:
     """The data node that the run would have had with other data overrides."""
-    from layerlab.train.manifest import read_json
+    from layerlab.train.manifest import read_config, read_json
 
-    choices = read_json(folder / "manifest.json")["choices"]
-    kept = [f"{group}={choices[group]}" for group in ("model", "data", "task") if not _has(changes, group)]
-    new = compose(*kept, *changes).config["data"]
-    if _has(changes, "data"):
-        return new
-    keys = [c.partition("=")[0].removeprefix("data.").split(".")[0] for c in changes]
-    return {k: new[k] for k in keys}
-
-
-def _has(overrides: list[str], group: str) -> bool:
-    return any(o.startswith(f"{group}=") for o in overrides)
+    chosen = [c.partition("=")[2] for c in changes if c.startswith("data=")]
+    keys = [c for c in changes if not c.startswith("data=")]
+    if chosen:
+        return compose_data(chosen[-1], *keys)
+    new = compose_data(read_json(folder / "manifest.json")["choices"]["data"], *keys)
+    changed = {k.partition("=")[0].removeprefix("data.").split(".")[0] for k in keys}
+    return read_config(folder)["data"] | {k: v for k, v in new.items() if k in changed}
 
 
 def predict(argv: list[str]) -> int:

@@ -20,8 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from layerlab.build import ConfigError, check, config_dir, suggest, unknown_key, use_paths
 
-OVERLAYS = ("experiment", "debug")  # they set values of other groups, and declare none
-PATH_KEYS = ("data.path", "run", "input", "output", "hydra.run.dir", "hydra.sweep.dir")
+OVERLAYS = ("experiment", "debug")  # groups that set values of other groups, and declare none
+PATH_KEYS = ("data.path", "logs", "run", "input", "output", "hydra.run.dir", "hydra.sweep.dir")
 
 
 @dataclass
@@ -61,9 +61,24 @@ def compose(*overrides: str, name: str = "train") -> Composed:
         loader = GlobalHydra.instance().config_loader()
         try:
             full = loader.load_configuration(name, list(overrides), RunMode.RUN)
-        except (HydraException, OmegaConfBaseException) as e:
+        except (HydraException, OmegaConfBaseException, ValueError) as e:
             raise ConfigError(*explain(e, loader, name, list(overrides))) from e
         return _checked(loader, name, full, full.hydra)
+
+
+def compose_data(choice: str, *overrides: str) -> dict[str, Any]:
+    """The checked data node of `data=choice` with overrides of its keys. Raises ConfigError."""
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        typed = [f"data={choice}", *map(quote, overrides)]
+        try:
+            full = loader.load_configuration("train", typed, RunMode.RUN)
+        except (HydraException, OmegaConfBaseException) as e:
+            raise ConfigError(*explain(e, loader, "train", typed)) from e
+        declared = loader.load_configuration("train", [f"data={choice}"], RunMode.RUN)
+        config = {"data": _plain(full, resolve=True)["data"]}
+        check(config, {"data": _plain(declared, resolve=False)["data"]}, {"data": choice})
+        return _absolute(config)["data"]
 
 
 def composed(config: DictConfig) -> Composed:
@@ -82,11 +97,19 @@ def _checked(loader: ConfigLoader, name: str, full: DictConfig, hydra: Any) -> C
     config = _plain(full, resolve=True)
     if missing := [k for k, v in config.items() if v == "???"]:
         raise ConfigError(*(f"{k}: missing; give {k}=..." for k in missing))
+    _absolute(config)
     if own := config.get("user", {}).get("paths"):
-        config["user"]["paths"] = [str(Path(p).expanduser().resolve()) for p in own]  # a run is read from elsewhere
+        config["user"]["paths"] = [str(Path(p).expanduser().absolute()) for p in own]
         use_paths(config)
     check(config, _plain(declared, resolve=False), chosen)
     return Composed(config, chosen | {k: v for k, v in options.items() if k not in chosen}, typed)
+
+
+def _absolute(config: dict[str, Any]) -> dict[str, Any]:
+    """The same config, its data.path absolute: a run is read from other folders too."""
+    if isinstance(path := config.get("data", {}).get("path"), str):
+        config["data"]["path"] = str(Path(path).expanduser().absolute())
+    return config
 
 
 def _plain(full: DictConfig, resolve: bool) -> dict[str, Any]:
@@ -116,12 +139,20 @@ def explain(error: Exception, loader: ConfigLoader, name: str, overrides: list[s
     except HydraException:
         return [_ungrammatical(o) for o in overrides if not _parses(o)]
     groups = {g: loader.get_group_options(g) for g in loader.list_groups("") if g != "hydra"}
-    findings = [f for o in parsed if (f := _unknown_option(o, groups))]
+    findings = [f for o in parsed for value in _values(o) if (f := _unknown_option(o.key_or_group, value, groups))]
     if not findings:
-        kept = [o.input_line for o in parsed if o.key_or_group in groups and o.input_line]
-        declared = loader.load_configuration(name, kept, RunMode.RUN)
+        kept = [f"{o.key_or_group}={_values(o)[0]}" for o in parsed if o.key_or_group in groups]
+        declared = loader.load_configuration(name, [k for k in kept if "[" not in k], RunMode.RUN)
         findings = [f for o in parsed if (f := _unknown_override(o, declared, groups))]
     return findings or [_first_line(error)]
+
+
+def _values(override: Override) -> list[Any]:
+    """The value of an override, or each value of a sweep over it."""
+    if override.is_sweep_override():
+        return [v.strip("'\"") for v in override.sweep_string_iterator()]
+    value = override.value()
+    return list(value) if isinstance(value, list) else ["null" if value is None else value]
 
 
 def _parses(override: str) -> bool:
@@ -139,15 +170,13 @@ def _ungrammatical(override: str) -> str:
     return f"{key}={value}: special characters; quote this value as \"{key}='{value}'\""
 
 
-def _unknown_option(override: Override, groups: dict[str, list[str]]) -> str | None:
+def _unknown_option(group: str, option: Any, groups: dict[str, list[str]]) -> str | None:
     """A group that has no such option."""
-    group, value = override.key_or_group, override.value()
-    if group not in groups:
+    if group not in groups or not isinstance(option, str) or option in groups[group]:
         return None
-    for option in value if isinstance(value, list) else [value]:
-        if isinstance(option, str) and option not in groups[group]:
-            return f"{group}={option}: no such {group}; {suggest(option, groups[group])}"
-    return None
+    if option == "null":
+        return None if group in OVERLAYS else f"{group}=null: choose one of {', '.join(groups[group])}"
+    return f"{group}={option}: no such {group}; {suggest(option, groups[group])}"
 
 
 def _unknown_override(override: Override, declared: DictConfig, groups: dict[str, list[str]]) -> str | None:

@@ -64,6 +64,7 @@ class DataSpec:
     target: tuple[str, ...] = ()  # forecast: the channels that are forecast; regress: name of each target
     horizon: int = 0  # forecast: steps ahead
     season: int = 0  # forecast: steps per period, 0 = none known
+    naive_mae: tuple[float, ...] = ()  # forecast: error of the seasonal naive in the training rows, per target
     mean: tuple[float, ...] = ()  # per channel of x, already subtracted ...
     std: tuple[float, ...] = ()  # ... and divided by
     target_mean: tuple[float, ...] = ()  # regress: per target, already subtracted ...

@@ -1,5 +1,6 @@
 import platform
 import random
+import re
 
 import numpy as np
 import pytest
@@ -213,16 +214,18 @@ def test_what_is_asked_for_cures_it(tmp_path):
     assert float(value) == pytest.approx(3.0, abs=1e-3)
 
 
-@pytest.mark.parametrize(("need", "n"), [(rows_needed, n) for rows_needed in (31,) for n in (30, 31)])
-def test_the_number_of_rows_it_asks_for_is_enough(tmp_path, need, n):
-    place = tmp_path / "p.csv"
-    place.write_text("y\n" + "".join(f"{i * i % 17}\n" for i in range(n)))
-    data = CSVSeries(path=str(place), target="y", lookback=6, horizon=3)
-    if n < need:
-        with pytest.raises(DataError, match=f"needs at least {need} rows"):
-            data.spec  # noqa: B018
-    else:
-        assert min(sizes(data).values()) >= 1
+@pytest.mark.parametrize("n", [5, 12, 22, 23])
+def test_the_number_of_rows_it_asks_for_is_enough(tmp_path, n):
+    def series(n):
+        place = tmp_path / f"{n}.csv"
+        place.write_text("y\n" + "".join(f"{i * i % 17}\n" for i in range(n)))
+        return CSVSeries(path=str(place), target="y", lookback=6, horizon=3)
+
+    with pytest.raises(DataError, match=r"needs at least \d+ rows") as e:
+        series(n).spec  # noqa: B018
+    need = int(re.search(r"at least (\d+) rows", str(e.value))[1])
+    assert need > n
+    assert min(sizes(series(need)).values()) >= 1
 
 
 @pytest.mark.parametrize(

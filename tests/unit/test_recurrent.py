@@ -70,9 +70,9 @@ def test_forget_bias_torch_leaves_the_framework_alone_and_chrono_spans_the_seque
     state = LSTM(SPEC, width=4000, forget_bias="chrono").body.state_dict()
     bias = state["bias_ih_l0"] + state["bias_hh_l0"]
     forget = bias[4000:8000]
-    spans = forget.exp()  # log U(1, T - 1): the time constants are uniform
+    spans = forget.exp()  # log U(1, T): the time constants are uniform
     assert 1 <= float(spans.min()) < 1.1
-    assert 7.9 < float(spans.max()) <= 8.001
+    assert 8.9 < float(spans.max()) <= 9.001
     assert torch.equal(bias[:4000], -forget)
     assert float(bias[8000:].abs().max()) == 0
 

@@ -32,6 +32,7 @@ class Data(LightningDataModule):
         super().__init__()
         self.batch_size = batch_size
         self.seed = 0
+        self.fitted: DataSpec | None = None  # of the run whose scaler and vocabulary are used instead of our own
         self._loaded: tuple[DataSpec, dict[str, Split]] | None = None
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
@@ -104,6 +105,10 @@ class Data(LightningDataModule):
         """What was fitted on the training part, as plain values; lies in every checkpoint."""
         return {"spec": self.spec.to_dict()}
 
+    def take_over(self, state_dict: dict[str, Any]) -> None:
+        """Read this data with what another was fitted to: its scaler and its vocabulary. Call it before `spec`."""
+        self.fitted = DataSpec.coerce(state_dict["spec"])
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what was fitted, without loading the training data."""
         if self._loaded is None:
@@ -126,8 +131,15 @@ def _place(trainer: Any) -> tuple[int, int]:
     return divmod(done, int(trainer.num_training_batches))
 
 
-def standardise(x: Tensor, train: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, tuple[float, ...], tuple[float, ...]]:
-    """(x - mean) / std with the statistics of `train` over `dims`, and both; a constant feature keeps std 1."""
+def standardise(
+    x: Tensor, train: Tensor, dims: tuple[int, ...], fitted: DataSpec | None = None
+) -> tuple[Tensor, tuple[float, ...], tuple[float, ...]]:
+    """(x - mean) / std with the statistics of `train` over `dims`, and both; a constant feature keeps std 1.
+
+    fitted: a spec whose statistics are used instead.
+    """
     mean, std = train.mean(dims, keepdim=True), train.std(dims, keepdim=True, correction=0)
+    if fitted:
+        mean, std = torch.tensor(fitted.mean).reshape(mean.shape), torch.tensor(fitted.std).reshape(std.shape)
     std = torch.where(std > 0, std, torch.ones_like(std))
     return (x - mean) / std, tuple(mean.flatten().tolist()), tuple(std.flatten().tolist())

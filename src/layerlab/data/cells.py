@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,26 +19,33 @@ if TYPE_CHECKING:
 EMPTY = ("", "na", "nan", "null", "none", "n/a", "?")
 
 
-def read(path: str) -> pd.DataFrame:
-    """All cells as text, stripped. Raises DataError for a missing, empty, ragged or headerless file."""
+def read(path: str, key: str = "data.path") -> pd.DataFrame:
+    """All cells as text, stripped; the index is the row in the file. key: the option that named the file.
+
+    Raises DataError for a missing, empty or headerless file and for a row that is longer or shorter than the header.
+    """
     import pandas as pd
 
-    place = files.existing(path, "a csv file with a header")
-    header = files.read_text(place).split("\n", 1)[0]
-    separator = max(",;\t", key=header.count)
-    names = [n.strip() for n in next(csv.reader([header], delimiter=separator), [])]
-    if twice := [n for n in names if names.count(n) > 1]:
-        raise DataError(f"{place} row 1: column {twice[0]!r} stands there twice; rename one")
-    try:
-        frame = pd.read_csv(place, dtype=str, keep_default_na=False, sep=separator, encoding="utf-8-sig")
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as e:
-        raise DataError(f"{place}: not a csv ({str(e).strip()}); give one with a header and equally long rows") from e
-    frame.columns = frame.columns.str.strip()
-    for c in frame.columns:
-        frame[c] = frame[c].fillna("").str.strip()
-    if not len(frame):
+    place = files.existing(path, "a csv file with a header", key, folder=False)
+    text = files.read_text(place)
+    separator = max(",;\t", key=text.split("\n", 1)[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    header = [name.strip() for name in next(reader, [])]
+    if not any(header):
+        raise DataError(f"{place}: not a csv; give one with a header in row 1")
+    if twice := [name for name in header if header.count(name) > 1]:
+        raise DataError(f"{place.name} row 1: column {twice[0]!r} stands there twice; rename one")
+    rows, index = [], []
+    for row in reader:
+        if not row:
+            continue  # a blank line
+        if len(row) != len(header):
+            raise DataError(f"{place.name} row {reader.line_num}: {len(row)} cells, the header has {len(header)}")
+        rows.append([cell.strip() for cell in row])
+        index.append(reader.line_num)
+    if not rows:
         raise DataError(f"{place}: a header and no rows")
-    return frame
+    return pd.DataFrame(rows, columns=header, index=index, dtype=str)
 
 
 def column(frame: pd.DataFrame, name: str, key: str, path: str) -> str:
@@ -64,13 +72,14 @@ def numbers(frame: pd.DataFrame, name: str, path: str, fill: str | None) -> np.n
     if bad.any():
         i = int(np.flatnonzero(bad)[0])
         raise DataError(
-            f'{where} {i + 2} column "{name}": {cells.iloc[i]!r} is not a finite number; correct it, remove the row, '
-            f"or leave the column out"
+            f'{where} {frame.index[i]} column "{name}": {cells.iloc[i]!r} is not a finite number; '
+            f"correct it, remove the row, or leave the column out"
         )
     if empty.any() and fill is None:
         i = int(np.flatnonzero(empty)[0])
         raise DataError(
-            f'{where} {i + 2} column "{name}": empty ({int(empty.sum())} in this column); '
+            f'{where} {frame.index[i]} column "{name}": empty '
+            f"({int(empty.sum())} in this column); "
             f"set data.fill or remove the row"
         )
     if empty.any():
@@ -107,23 +116,27 @@ def check_times(frame: pd.DataFrame, name: str, path: str, gaps: bool) -> None:
     if times.isna().any():
         i = int(np.flatnonzero(times.isna())[0])
         what = "empty" if not cells.iloc[i] else f"{cells.iloc[i]!r} is not a time"
-        raise DataError(f'{file} row {i + 2} column "{name}": {what}; write it as 2024-01-31 or 2024-01-31 13:00')
+        raise DataError(
+            f'{file} row {frame.index[i]} column "{name}": {what}; write it as 2024-01-31 or 2024-01-31 13:00'
+        )
     steps = np.diff(times.astype("int64" if is_date else float).to_numpy())
     if (steps == 0).any():
         i = int(np.flatnonzero(steps == 0)[0])
         raise DataError(
-            f'{file} row {i + 3} column "{name}": {cells.iloc[i + 1]!r} is there twice; keep one row per time'
+            f'{file} row {frame.index[i + 1]} column "{name}": {cells.iloc[i + 1]!r} is there twice; '
+            f"keep one row per time"
         )
     if (steps < 0).any():
         i = int(np.flatnonzero(steps < 0)[0])
         raise DataError(
-            f'{file} row {i + 3} column "{name}": {cells.iloc[i + 1]!r} comes after {cells.iloc[i]!r}; '
+            f'{file} row {frame.index[i + 1]} column "{name}": {cells.iloc[i + 1]!r} comes after {cells.iloc[i]!r}; '
             f"sort the file by time"
         )
     long = steps > 1.5 * np.median(steps)  # 1.5: months differ by a tenth
     if long.any() and not gaps:
         i = int(np.flatnonzero(long)[0])
         raise DataError(
-            f'{file} row {i + 3} column "{name}": a gap between {cells.iloc[i]!r} and {cells.iloc[i + 1]!r} '
+            f'{file} row {frame.index[i + 1]} column "{name}": '
+            f"a gap between {cells.iloc[i]!r} and {cells.iloc[i + 1]!r} "
             f"({int(long.sum())} in all); add the missing rows, or accept it with data.gaps=true"
         )

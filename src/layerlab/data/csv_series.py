@@ -64,10 +64,11 @@ class CSVSeries(Data):
             horizon=self.horizon,
             season=self.season,
             name=place.stem,
+            fitted=self.fitted,
         )
 
-    def _read(self, path: str) -> np.ndarray:
-        frame = cells.read(path)
+    def _read(self, path: str, key: str = "data.path") -> np.ndarray:
+        frame = cells.read(path, key)
         if self.time:
             cells.check_times(frame, cells.column(frame, self.time, "data.time", path), path, self.gaps)
         names = [
@@ -78,4 +79,4 @@ class CSVSeries(Data):
     def encode(self, path: Path | None) -> tuple[Tensor, list[str]]:
         """The last `lookback` rows of a file, by default its own, scaled as in training: (1, L, F)."""
         place = path or Path(self.path)
-        return latest(self._read(str(place)), self.spec, place.name), [place.name]
+        return latest(self._read(str(place), "input" if path else "data.path"), self.spec, place.name), [place.name]

@@ -31,7 +31,7 @@ class Digits(Data):
         parts = stratified(raw.target, self.split_seed)
         x = torch.tensor(raw.images, dtype=torch.float32)[:, None] / 16  # (N, 1, 8, 8), ink 0..16 -> 0..1
         y = torch.tensor(raw.target)
-        x, mean, std = standardise(x, x[parts["train"]], (0, 2, 3))
+        x, mean, std = standardise(x, x[parts["train"]], (0, 2, 3), self.fitted)
         spec = DataSpec(
             kind="image",
             task="classify",

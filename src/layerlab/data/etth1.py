@@ -45,4 +45,5 @@ class ETTh1(Data):
             horizon=self.horizon,
             season=24,
             name="etth1",
+            fitted=self.fitted,
         )

@@ -11,11 +11,13 @@ from layerlab.contract import DataError
 TIMEOUT_S = 20
 
 
-def existing(path: str, what: str) -> Path:
-    """The path, `~` expanded. Raises DataError where nothing is there."""
+def existing(path: str, what: str, key: str = "data.path", folder: bool = True) -> Path:
+    """The path, `~` expanded. key: the option that named it. Raises DataError where nothing, or only a folder, is."""
     place = Path(path).expanduser()
     if not place.exists():
-        raise DataError(f"data.path={path!r}: no such file or folder; give {what}")
+        raise DataError(f"{key}={path!r}: no such file or folder; give {what}")
+    if place.is_dir() and not folder:
+        raise DataError(f"{key}={path!r}: a folder; give {what}")
     return place
 
 
@@ -38,7 +40,7 @@ def checked(path: str | None, *, name: str, url: str, digest: str, instead: str)
 
     instead: what to do with a file of one's own. Raises DataError where it is missing, offline or another file.
     """
-    place = existing(path, f"a copy of {name}") if path else _fetch(name, url, digest)
+    place = existing(path, f"a copy of {name}", folder=False) if path else _fetch(name, url, digest)
     if (found := sha256(place)) != digest:
         raise DataError(f"{place}: not {name} (sha256 {found[:12]}, expected {digest[:12]}); {instead}")
     return place

@@ -43,6 +43,10 @@ def _decode(file: Path, shape: tuple[int, ...]) -> Tensor:
             if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
                 rgba = image.convert("RGBA")
                 image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+            if image.mode.startswith("I"):  # 16 bit: convert would cut it off at 255
+                image = Image.fromarray(
+                    (np.asarray(image, dtype=np.float32) / 257).round().clip(0, 255).astype(np.uint8)
+                )
             image = image.convert("L" if C == 1 else "RGB").resize((W, H), Image.Resampling.BOX)
             pixels = torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as e:

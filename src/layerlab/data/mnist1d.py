@@ -13,7 +13,7 @@ from layerlab.data.batches import Split, Tensors
 class MNIST1D(Data):
     """5,000 signals (40, 1) in ten classes: 3,600 train, 400 val, 1,000 test; the package's own test split.
 
-    seed: of the generator; 42 is the published set. Source: Greydanus & Kobak 2024, arXiv 2011.14439 (Apache-2.0).
+    generator_seed: 42 is the published set. Source: Greydanus & Kobak 2024, arXiv 2011.14439 (Apache-2.0).
     """
 
     kind, tasks = "series", ("classify",)
@@ -28,7 +28,7 @@ class MNIST1D(Data):
         test = torch.tensor(raw["x_test"], dtype=torch.float32)[..., None]
         y, y_test = torch.tensor(raw["y"]), torch.tensor(raw["y_test"])
         cut = 3600
-        both, mean, std = standardise(torch.cat([x, test]), x[:cut], (0, 1))
+        both, mean, std = standardise(torch.cat([x, test]), x[:cut], (0, 1), self.fitted)
         x, test = both[:4000], both[4000:]
         spec = DataSpec(
             kind="series",

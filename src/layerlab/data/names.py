@@ -41,10 +41,14 @@ class Names(Data):
         for part, words in parts.items():
             if not words:
                 raise DataError(f"data={name}: no words in {part}; give a longer list")
-        vocabulary = (END, *sorted(set().union(*parts["train"])))
-        if not set().union(*parts["val"], *parts["test"]) <= set(vocabulary):
+        vocabulary = self.fitted.vocabulary if self.fitted else (END, *sorted(set().union(*parts["train"])))
+        if not self.fitted and not set().union(*parts["val"], *parts["test"]) <= set(vocabulary):
             vocabulary += (UNKNOWN,)  # a letter that no training word has
         T = 1 + max(len(w) for words in parts.values() for w in words)
+        if self.fitted:
+            if self.fitted.steps < T:
+                raise DataError(f"data={name}: a word of {T - 1} letters, the run knows up to {self.fitted.steps - 1}")
+            T = self.fitted.steps
         splits: dict[str, Split] = {part: Words(*_encode(words, vocabulary, T)) for part, words in parts.items()}
         spec = DataSpec(
             kind="tokens",
@@ -60,7 +64,7 @@ class Names(Data):
     def parts(self) -> tuple[dict[str, list[str]], str]:
         """Words of each split, and the name of the source."""
         if self.path:
-            text = files.read_text(files.existing(self.path, "a file with one word a line"))
+            text = files.read_text(files.existing(self.path, "a file with one word a line", folder=False))
             words = [w for line in text.split("\n") if (w := line.strip())]
             if found := next((w for w in words if END in w), None):
                 raise DataError(f"{self.path}: {found!r} contains {END!r}, which marks the end of a word; remove it")

@@ -53,6 +53,7 @@ class Series(Data):
             horizon=H,
             season=season,
             name=self.series,
+            fitted=self.fitted,
         )
 
     def encode(self, path: Path | None) -> tuple[Tensor, list[str]]:

@@ -67,6 +67,8 @@ class Table(Data):
         frame = cells.read(path)
         targets = [cells.column(frame, t, "data.target", path) for t in self.target]
         columns = [cells.column(frame, c, "data.columns", path) for c in self.columns]
+        if self.encoder:
+            columns = [cells.column(frame, c, "data.columns", path) for c, _ in self.encoder]
         columns = columns or [c for c in frame.columns if c not in targets]
         if both := set(columns) & set(targets):
             raise DataError(f"data.columns: {sorted(both)[0]!r} is the target; leave it out of the features")
@@ -74,7 +76,7 @@ class Table(Data):
         if len(frame) < 10:
             raise DataError(f"{Path(path).name}: {len(frame)} rows are too few to split into train, val and test")
         parts = stratified(labels, self.split_seed)
-        self.encoder = [self._fit(frame, c, parts["train"]) for c in columns]
+        self.encoder = self.encoder or [self._fit(frame, c, parts["train"]) for c in columns]
         x = np.concatenate([self._encode_column(frame, c, e, path) for c, e in self.encoder], 1)
         return self._finish(x, labels, parts, classes, targets if not classes else [], Path(path).stem)
 
@@ -86,14 +88,24 @@ class Table(Data):
                 return y, targets
         distinct = max(frame[t].nunique() for t in targets)
         numeric = all(cells.is_numeric(frame, t) for t in targets)
-        if self.values == "number" or (self.values == "auto" and numeric and distinct > 20):
+        auto = self.fitted.task == "regress" if self.fitted else numeric and distinct > 20
+        if self.values == "number" or (self.values == "auto" and auto):
             return np.stack([cells.numbers(frame, t, path, None) for t in targets], 1), []
         if len(targets) > 1:
             raise DataError(f"data.target={targets}: several targets must all be numbers, or all labels of 0 and 1")
         texts = frame[targets[0]]
         if (empty := texts.str.lower().isin(cells.EMPTY)).any():
-            row = int(np.flatnonzero(empty)[0]) + 2
+            row = frame.index[int(np.flatnonzero(empty)[0])]
             raise DataError(f'{Path(path).name} row {row} column "{targets[0]}": empty target; remove the row')
+        if self.fitted:
+            classes = list(self.fitted.classes)
+            if (other := ~texts.isin(classes)).any():
+                row = frame.index[int(np.flatnonzero(other)[0])]
+                raise DataError(
+                    f'{Path(path).name} row {row} column "{targets[0]}": {texts[row]!r} is none of the classes '
+                    f"{', '.join(classes)}"
+                )
+            return texts.map({c: i for i, c in enumerate(classes)}).to_numpy().astype(np.int64), classes
         classes = sorted(texts.unique(), key=lambda t: (float(t), t) if numeric else (0.0, t))
         if len(classes) < 2:
             raise DataError(
@@ -131,6 +143,8 @@ class Table(Data):
         facts: dict[str, Any] = {"task": "classify", "out": len(classes), "classes": tuple(classes)}
         if not classes:
             mean, std = y[parts["train"]].mean(0), y[parts["train"]].std(0)
+            if self.fitted:
+                mean, std = np.array(self.fitted.target_mean), np.array(self.fitted.target_std)
             if (std == 0).any():
                 raise DataError(f"data={name}: the target is constant in the training rows; nothing to learn")
             y = (y - mean) / std
@@ -150,14 +164,18 @@ class Table(Data):
         """Rows of a csv with the same columns, encoded as in training: (N, F), named by their row."""
         if path is None:
             raise DataError("input: missing; give input=PATH of a csv with the same columns")
-        frame = cells.read(str(path))
+        frame = cells.read(str(path), "input")
         for c, _ in self.encoder:
             cells.column(frame, c, "input", str(path))
         x = np.concatenate([self._encode_column(frame, c, e, str(path)) for c, e in self.encoder], 1)
-        return torch.tensor(x, dtype=torch.float32), [f"row {i + 2}" for i in range(len(frame))]
+        return torch.tensor(x, dtype=torch.float32), [f"row {i}" for i in frame.index]
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"encoder": [list(pair) for pair in self.encoder]}
+
+    def take_over(self, state_dict: dict[str, Any]) -> None:
+        super().take_over(state_dict)
+        self.encoder = [(c, e) for c, e in state_dict["encoder"]]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)

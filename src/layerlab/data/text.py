@@ -41,7 +41,8 @@ class Text(Data):
                 f"data={name}: {n} characters (smallest part {short}) are too few for data.context={self.context}; "
                 f"give a longer text or a shorter context"
             )
-        vocabulary = (UNKNOWN, *sorted(set(parts["train"]) - {UNKNOWN}))
+        own = (UNKNOWN, *sorted(set(parts["train"]) - {UNKNOWN}))
+        vocabulary = self.fitted.vocabulary if self.fitted else own
         splits: dict[str, Split] = {
             part: TextWindows(
                 torch.tensor(encode(t, vocabulary, unknown=True)), self.context, self.seed, train=part == "train"
@@ -59,6 +60,10 @@ class Text(Data):
         return spec, splits
 
 
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
 def cut(text: str) -> dict[str, str]:
     """The first 90 % train, but for their last 5 %, which are val; the last 10 % test."""
     test = int(len(text) * 0.9)
@@ -68,7 +73,7 @@ def cut(text: str) -> dict[str, str]:
 
 def _folder(place: Path) -> str:
     texts = []
-    for file in sorted(p for p in place.rglob("*") if p.is_file() and not p.name.startswith(".")):
+    for file in sorted(p for p in place.rglob("*") if p.is_file() and not _hidden(p.relative_to(place))):
         try:
             texts.append(files.read_text(file))
         except DataError:  # a picture between the texts

@@ -69,10 +69,13 @@ def windows(
     horizon: int,
     season: int,
     name: str,
+    fitted: DataSpec | None = None,
 ) -> tuple[DataSpec, dict[str, Split]]:
-    """Spec and splits of values (N, F), z-scored with the training rows."""
+    """Spec and splits of values (N, F), z-scored with the training rows, or as `fitted` was."""
     train = values[: borders.train_rows]
     mean, std = train.mean(0), train.std(0)
+    if fitted and fitted.channels == tuple(columns):
+        mean, std = np.array(fitted.mean), np.array(fitted.std)
     if len(flat := [c for c, s in zip(columns, std, strict=True) if s == 0]):
         raise DataError(f"data={name}: column {flat[0]!r} is constant in the training rows; leave it out")
     x = torch.tensor((values - mean) / std, dtype=torch.float32)
@@ -89,11 +92,18 @@ def windows(
         season=season,
         mean=tuple(mean.tolist()),
         std=tuple(std.tolist()),
+        naive_mae=tuple(_naive_mae((train - mean) / std, season)[targets].tolist()),
     )
     return spec, {
         part: SeriesWindows(x, torch.from_numpy(s.copy()), lookback, horizon, targets)
         for part, s in borders.starts.items()
     }
+
+
+def _naive_mae(train: np.ndarray, season: int) -> np.ndarray:
+    """Mean absolute error of the seasonal naive forecast within the training rows (N, F) -> (F,): the unit of MASE."""
+    m = season if 0 < season < len(train) else 1
+    return np.abs(train[m:] - train[:-m]).mean(0)
 
 
 def latest(values: np.ndarray, spec: DataSpec, where: str) -> torch.Tensor:

@@ -14,6 +14,7 @@ from layerlab import tasks
 from layerlab.contract import DataSpec, Mismatch
 
 Batch = tuple[Tensor, Tensor]
+WIDE = torch.float32 if torch.backends.mps.is_available() else torch.float64  # of sums; MPS has no float64
 
 
 class Model(LightningModule):
@@ -45,9 +46,8 @@ class Model(LightningModule):
             raise Mismatch(f"{name} serves {', '.join(self.tasks)}, but the task is {spec.task}")
         self.task: tasks.Task | None = None
         self.recipe: Callable[[Model], Any] | None = None
-        dtype = torch.float32 if torch.backends.mps.is_available() else torch.float64  # MPS has no float64
         # a buffer, so that a run cut in mid-epoch still logs the whole epoch (Lightning's on_epoch does not)
-        self.register_buffer("epoch_sums", torch.zeros(4, dtype=dtype))
+        self.register_buffer("epoch_sums", torch.zeros(4, dtype=WIDE))
 
     def features(self, x: Tensor) -> Tensor:
         """What the head reads: everything up to it."""
@@ -93,11 +93,13 @@ class Model(LightningModule):
             self.epoch_sums.zero_()
         self.epoch_sums += sums
         trainer = self.trainer
-        if trainer.global_step % self._log_every == 0:  # self.log at every step costs half an MLP step
+        # self.log at every step costs half an MLP step; + 1 is where Lightning hands values to the loggers
+        if (trainer.global_step + 1) % self._log_every == 0:
             self.log_dict({"train/loss_step": loss.detach(), "lr": trainer.optimizers[0].param_groups[-1]["lr"]})
         return loss
 
     def on_train_start(self) -> None:
+        self.epoch_sums = self.epoch_sums.to(WIDE)  # bf16-true casts buffers, and a bf16 count stops at 256
         self._log_every: int = self.trainer.log_every_n_steps  # ty: ignore[missing-attribute]  (set by a connector)
 
     def on_train_epoch_end(self) -> None:
@@ -131,7 +133,7 @@ class Model(LightningModule):
         self._log("test", self._sums, further)
 
     def _begin(self) -> None:
-        self._sums = torch.zeros_like(self.epoch_sums)
+        self._sums = torch.zeros(4, dtype=WIDE, device=self.device)
         self._outputs: list[tuple[Tensor, Tensor]] = []
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], collect: bool) -> None:

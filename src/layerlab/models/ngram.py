@@ -37,7 +37,7 @@ class NGram(Model):
             for name in ("contexts", "totals", "distinct", "pairs", "counts"):
                 self.register_buffer(f"{name}{n}", torch.zeros(0, dtype=torch.int64))
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:  # ty: ignore
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
         for name in self._buffers:  # the tables are as long as the data was rich
             if prefix + name in state_dict:
                 self._buffers[name] = torch.empty_like(state_dict[prefix + name])

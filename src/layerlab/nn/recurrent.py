@@ -15,7 +15,7 @@ def init_forget_bias(lstm: nn.LSTM, value: ForgetBias, steps: int) -> None:
     """Set how open the forget gates of an LSTM start, in place.
 
     value: `torch` leaves the framework's initialisation untouched (close to 0 on average); a number is the bias
-    of every forget gate (1: Jozefowicz et al. 2015); `chrono` draws log U(1, steps - 1) and gives the input gate
+    of every forget gate (1: Jozefowicz et al. 2015); `chrono` draws log U(1, steps) and gives the input gate
     its negative, other biases 0 (Tallec & Ollivier 2018, arXiv 1804.11188). steps: the longest dependency, in steps.
     """
     if value == "torch":
@@ -28,7 +28,7 @@ def init_forget_bias(lstm: nn.LSTM, value: ForgetBias, steps: int) -> None:
         if value == "chrono":
             bias.zero_()
             if not second:
-                forget = torch.empty(h).uniform_(1, max(steps - 1, 2)).log()
+                forget = torch.empty(h).uniform_(1, max(steps, 2)).log()
                 bias[h : 2 * h] = forget
                 bias[:h] = -forget
         else:

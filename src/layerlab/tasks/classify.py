@@ -35,7 +35,7 @@ class Classify(Task):
                 f"task.labels={labels}: data={self.spec.name} has {self.spec.out} labels per example; "
                 f"use task.labels=multilabel"
             )
-        if self.spec.target and not several and labels == "multilabel":
+        if labels == "multilabel" and not several:
             raise Mismatch(f"task.labels=multilabel: data={self.spec.name} has one class per example; use multiclass")
         if labels == "binary" and self.spec.out != 2:
             raise Mismatch(f"task.labels=binary: data={self.spec.name} has {self.spec.out} classes; use multiclass")

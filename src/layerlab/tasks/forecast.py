@@ -21,7 +21,8 @@ class Forecast(Task):
     the window and divides by its std (Kim et al. 2022). channels: `independent` gives each channel a row of its own,
     one network for all (Nie et al. 2023); `joint` reads them together. patch: steps per patch (Nie et al. 2023).
     `auto`: independent where every channel is a target, else joint; revin; the longest patch up to 8 that divides L.
-    Reported: mse and mae over windows x steps x targets, loss (mse).
+    Reported: mse and mae over windows x steps x targets, loss (mse); on the test split also mase, the mae over that of
+    the seasonal naive forecast in the training rows (Hyndman & Koehler 2006).
     """
 
     name, monitor, mode = "forecast", "val/mse", "min"
@@ -59,6 +60,7 @@ class Forecast(Task):
             target=(),
             mean=(),
             std=(),
+            naive_mae=(),
         )
 
     def apply(self, model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -107,3 +109,9 @@ class Forecast(Task):
     def report(self, sums: list[float]) -> dict[str, float]:
         squared, absolute, n, _ = sums
         return {"loss": squared / n, "mse": squared / n, "mae": absolute / n}
+
+    def metrics(self, out: Tensor, y: Tensor) -> dict[str, float]:
+        if not self.spec.naive_mae or 0 in self.spec.naive_mae:
+            return {}
+        error = (out - y).abs().mean((0, 1))  # (N, H, targets) -> (targets,)
+        return {"mase": float((error / torch.tensor(self.spec.naive_mae)).mean())}

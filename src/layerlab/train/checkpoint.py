@@ -82,7 +82,7 @@ class Checkpoints(Callback):
         self.best: Path | None = None
         self.last: Path | None = None
         self.best_score = float("-inf")
-        self.validated: dict[str, float] = {}  # figures of the best one
+        self.validated: dict[Path, dict[str, float]] = {}  # figures of each
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
@@ -104,12 +104,12 @@ class Checkpoints(Callback):
         if path == self.last:
             return
         trainer.save_checkpoint(path)
+        self.validated[path] = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         old = {p for p in (self.best, self.last) if p}
         self.last = path
         value = self.sign * float(score) if score is not None else float("-inf")
         if self.best is None or value > self.best_score:
             self.best, self.best_score = path, value
-            self.validated = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         if trainer.is_global_zero:
             for gone in old - {self.best, self.last}:
                 gone.unlink(missing_ok=True)

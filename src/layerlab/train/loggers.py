@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from layerlab.contract import LayerlabError
+
+INIT_TIMEOUT_S = 10
 
 # wandb records the machine, the git remote, the console and the packages unless told not to
 QUIET = {
@@ -44,6 +47,8 @@ def loggers(
     """
     from lightning.pytorch.loggers import CSVLogger
 
+    if not (csv or wandb or tensorboard):
+        raise LayerlabError("logger.csv=false: metrics.csv is always written; leave it true")
     found: list[Any] = [CSVLogger(folder, name="", version="")]
     if wandb:
         found.append(_wandb(folder, name, config, project, entity, group, job_type, list(tags), mode))
@@ -65,20 +70,41 @@ def _wandb(
 ) -> Any:
     for variable, value in QUIET.items():
         os.environ.setdefault(variable, value)
+    import wandb
     from lightning.pytorch.loggers import WandbLogger
 
-    return WandbLogger(
-        name=name,
-        save_dir=str(folder),
-        offline=mode == "offline",
-        project=project,
-        entity=entity,
-        group=group,
-        job_type=job_type,
-        tags=tags,
-        config=config,
-        save_code=False,
-    )
+    def make(offline: bool) -> Any:
+        logger = WandbLogger(
+            name=name,
+            save_dir=str(folder),
+            offline=offline,
+            project=project,
+            entity=entity,
+            group=group,
+            job_type=job_type,
+            tags=tags,
+            config=config,
+            save_code=False,
+            settings=wandb.Settings(init_timeout=INIT_TIMEOUT_S),
+        )
+        logger.experiment  # noqa: B018  (starts the run now, where a failure can be answered)
+        return logger
+
+    if mode == "offline":
+        return make(offline=True)
+    try:
+        return make(offline=False)
+    except wandb.Error as e:  # a logger never stops a run
+        print(f"logger.mode=online: {str(e).splitlines()[0]}; going on offline, see wandb sync", file=sys.stderr)
+        return make(offline=True)
+
+
+def close(loggers: list[Any], failed: bool) -> None:
+    """Write what is left, and end wandb's run: the next run of this process must not go on with it."""
+    for logger in loggers:
+        logger.finalize("failed" if failed else "success")
+        if type(logger).__name__ == "WandbLogger":
+            logger.experiment.finish(exit_code=int(failed))
 
 
 def _tensorboard(folder: Path) -> Any:

@@ -61,6 +61,8 @@ def make_folder(composed: Composed, given: str | None) -> Path:
         if given:
             folder = Path(given).expanduser()
             folder.mkdir(parents=True, exist_ok=True)
+            if (folder / "results.json").exists() or (folder / "checkpoints").exists():
+                raise LayerlabError(f"hydra.run.dir={folder}: holds a run already; give another folder, or remove it")
             (folder / "status.json").touch()
             return folder
         stem = f"{time.strftime('%Y-%m-%d')}-{config_hash(composed.config)}"
@@ -103,6 +105,7 @@ class Record:
             "cpu_count": os.cpu_count(),
             "versions": {p: _version(p) for p in PACKAGES},
             "git": _git(),
+            "config": redact(self.composed.config),
         }
         self.add()
         if self.folder:

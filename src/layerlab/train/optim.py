@@ -92,5 +92,9 @@ class Recipe:
         """What Lightning's `configure_optimizers` returns."""
         optimizer = self.optimizer(groups(model))
         trainer = model.trainer
+        if str(trainer.precision).endswith("mixed"):
+            # Lightning refuses to clip for an optimizer that unscales gradients itself, as the fused ones offer to;
+            # without the offer the scaler does it, before the clipping
+            optimizer._step_supports_amp_scaling = False  # ty: ignore[missing-attribute]
         scheduler = self.schedule(optimizer, int(trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": scheduler}

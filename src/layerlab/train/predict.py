@@ -33,7 +33,10 @@ def rows(
     symbols), temperature and seed are for sampling. Raises LayerlabError for an input that cannot be read.
     """
     spec = data.spec
+    model.eval()
     if spec.task == "next_token":
+        if isinstance(source, Tensor):
+            raise LayerlabError("predict: a language model continues a text; give the beginning as a string")
         return _samples(model, spec, str(source), samples, length, temperature, seed)
     if isinstance(source, Tensor):
         x, names = source, [str(i) for i in range(len(source))]
@@ -44,7 +47,7 @@ def rows(
     if isinstance(model.task, Classify):
         return _classes(model.task, out, names)
     if spec.task == "forecast":
-        return _forecast(spec, out)
+        return _forecast(spec, out, names)
     mean, std = torch.tensor(spec.target_mean), torch.tensor(spec.target_std)
     values = (out.cpu() * std + mean).tolist()
     return [{"input": n} | dict(zip(spec.target, v, strict=True)) for n, v in zip(names, values, strict=True)]
@@ -64,11 +67,15 @@ def _classes(task: Classify, out: Tensor, names: list[str]) -> Rows:
     return found
 
 
-def _forecast(spec: Any, out: Tensor) -> Rows:
+def _forecast(spec: Any, out: Tensor, names: list[str]) -> Rows:
     at = [spec.channels.index(t) for t in spec.target]
     mean, std = (torch.tensor(v)[at] for v in (spec.mean, spec.std))
-    values = out[0].cpu() * std + mean  # (H, targets), in the units of the file
-    return [{"step": i + 1} | dict(zip(spec.target, v, strict=True)) for i, v in enumerate(values.tolist())]
+    values = (out.cpu() * std + mean).tolist()  # (N, H, targets), in the units of the file
+    return [
+        {"input": name, "step": i + 1} | dict(zip(spec.target, row, strict=True))
+        for name, window in zip(names, values, strict=True)
+        for i, row in enumerate(window)
+    ]
 
 
 def _samples(model: Model, spec: Any, prompt: str, n: int, length: int, temperature: float, seed: int) -> Rows:

@@ -10,18 +10,20 @@ import warnings
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
-from layerlab.build import Config, allowed_prefixes, build, locate
+from layerlab.build import Config, allowed_prefixes, build, locate, suggest
 from layerlab.compose import Composed
 from layerlab.contract import IGNORE, DataSpec, LayerlabError, Mismatch
 from layerlab.models.base import Model, trainable
 from layerlab.tasks.base import Task
 from layerlab.train import callbacks, checkpoint, figures, optim, predict
+from layerlab.train.loggers import close
 from layerlab.train.manifest import Record, make_folder, read_config, read_json, redact
 
 
@@ -54,17 +56,26 @@ def fit(composed: Composed, folder: str | None = None) -> Run:
     main = _rank() == 0
     record = Record(make_folder(composed, folder) if main else None, composed)
     record.begin()
+    opened: list[Any] = []
+    ok = False
     try:
-        run = _fit(config, record)
+        run = _fit(config, record, opened)
+        ok = True
     except LayerlabError as e:
         record.status("failed", "refused", str(e))
         raise
+    except MisconfigurationException as e:  # what Lightning refuses before or while it sets a run up
+        refusal = LayerlabError(f"trainer: {' '.join(str(e).split())}")
+        record.status("failed", "refused", str(refusal))
+        raise refusal from e
     except KeyboardInterrupt:
         record.status("preempted", "interrupted")
         raise
     except BaseException as e:
         record.status("failed", "exception", f"{type(e).__name__}: {e}")
         raise
+    finally:
+        close(opened, failed=not ok)
     record.status("ok")
     return run
 
@@ -73,7 +84,7 @@ def _rank() -> int:
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
 
 
-def _fit(config: Config, record: Record) -> Run:
+def _fit(config: Config, record: Record, opened: list[Any]) -> Run:
     _quiet()
     folder = record.folder
     seed_everything(config["seed"])
@@ -92,8 +103,9 @@ def _fit(config: Config, record: Record) -> Run:
     bar = callbacks.progress(config["progress"])
     hooks = [callbacks.Keyed(config["seed"]), *[make(c) for c in config["callbacks"].values()], saver]
     name = record.composed.name
-    loggers = make(config["logger"], folder=folder, name=name, config=redact(config)) if folder else []
-    trainer: Trainer = make(config["trainer"], folder=folder, callbacks=hooks + ([bar] if bar else []), loggers=loggers)
+    if folder:
+        opened += make(config["logger"], folder=folder, name=name, config=redact(config))
+    trainer: Trainer = make(config["trainer"], folder=folder, callbacks=hooks + ([bar] if bar else []), loggers=opened)
     record.add(
         device=str(trainer.strategy.root_device),
         devices=trainer.world_size,
@@ -102,6 +114,12 @@ def _fit(config: Config, record: Record) -> Run:
         deterministic=config["trainer"]["deterministic"],
     )
     check_batch(model, data)
+    _check_names(config, task)
+    batches = -(-len(data.splits["train"]) // (data.batch_size * trainer.world_size))
+    if (interval := config["trainer"]["val_check_interval"]) > max(batches, 1):
+        raise LayerlabError(
+            f"trainer.val_check_interval={interval}: an epoch has {batches} batches; give a share below 1"
+        )
     if config["check_only"]:
         print(_plan(model, data, trainer, folder))
         return Run(folder, model, data)
@@ -116,8 +134,9 @@ def _fit(config: Config, record: Record) -> Run:
     assert chosen is not None  # on_train_end has saved one
     model.load_state_dict(checkpoint.read(chosen)["state_dict"])
     metrics = trainer.test(model, datamodule=data, verbose=False)[0]
+    model.eval()  # what answers from here on is a finished model
     results = {
-        "metrics": {k: float(v) for k, v in {**saver.validated, **metrics}.items()},
+        "metrics": {k: float(v) for k, v in {**saver.validated.get(chosen, {}), **metrics}.items()},
         "monitor": task.monitor,
         "checkpoints": {
             "best": _relative(saver.best, folder),
@@ -131,9 +150,9 @@ def _fit(config: Config, record: Record) -> Run:
         "cpu_seconds": {"fit": round(cpu_seconds, 3), "total": round(time.process_time(), 3)},
     }
     record.write("results.json", results)
-    for logger in trainer.loggers:
-        logger.finalize("success")
     if folder:
+        for logger in trainer.loggers:
+            logger.save()
         figures.curves(folder, f"{name}, seed {config['seed']}")
         print(_table(results, folder))
     return Run(folder, model, data, results["metrics"], results)
@@ -215,6 +234,20 @@ def check_batch(model: Model, data: Any) -> None:
     model.train(was)
 
 
+def _check_names(config: Config, task: Task) -> None:
+    """Refuse a monitored figure that is never logged, before the first batch instead of after the first epoch."""
+    logged = [f"{split}/{name}" for split in ("val", "train") for name in task.report([1.0] * 4)]
+    named = {"schedule.monitor": config["schedule"].get("monitor"), "objective": config["objective"]}
+    named |= {f"callbacks.{k}.monitor": v.get("monitor") for k, v in config["callbacks"].items()}
+    for key, name in named.items():
+        if name and name not in logged and not (key == "objective" and name.startswith("test/")):
+            raise LayerlabError(f"{key}={name}: never logged by task={task.name}; {suggest(name, logged)}")
+    if named["schedule.monitor"] and config["trainer"]["check_val_every_n_epoch"] > 1:
+        raise LayerlabError(
+            "schedule.monitor: needs a validation in every epoch; set trainer.check_val_every_n_epoch=1"
+        )
+
+
 def _relative(path: Path | None, folder: Path | None) -> str | None:
     return str(path.relative_to(folder)) if path and folder else None
 
@@ -271,6 +304,8 @@ def load(folder: str | Path, which: str = "best") -> Run:
     config, results = read_config(place), read_json(place / "results.json")
     file = results.get("checkpoints", {}).get(which) or f"checkpoints/{which}"
     saved = checkpoint.read(place / file)
+    if config["data"]["_target_"].rsplit(".", 1)[-1] not in saved:
+        raise LayerlabError(f"{place / file}: belongs to another run than config.yaml; give the folder of one run")
     allowed = allowed_prefixes(config)
     data = build(config["data"], allowed=allowed)
     data.seed = config["seed"]
@@ -287,28 +322,34 @@ def load(folder: str | Path, which: str = "best") -> Run:
 
 
 def evaluate(
-    folder: str, overrides: Config | None = None, which: str = "best", split: str = "test"
+    folder: str, node: Config | None = None, which: str = "best", split: Literal["train", "val", "test"] = "test"
 ) -> dict[str, float]:
-    """Metrics of a run's checkpoint on its own data, or on data changed by `overrides`; also written to eval.json."""
+    """Metrics of a run's checkpoint on a split of its own data, or of the data that `node` builds; kept in eval.json.
+
+    Other data is read with the scaler, vocabulary and encoding that the run was trained with. Raises LayerlabError.
+    """
     _quiet()
     place = Path(folder).expanduser()
     run = load(place, which)
     config = read_config(place)
-    data = build({**config["data"], **(overrides or {})}, allowed=allowed_prefixes(config))
+    data = build(node or config["data"], allowed=allowed_prefixes(config))
     data.seed = config["seed"]
+    if node:
+        for key in ("split_seed", "generator_seed"):
+            if key in node and node[key] != config["data"].get(key, node[key]):
+                raise Mismatch(f"data.{key}={node[key]}: would put training rows into the test part; start a new run")
+        data.take_over(run.data.state_dict())
     mine, theirs = run.data.spec, data.spec
-    for fact in ("kind", "shape", "out", "classes", "vocabulary", "mean", "std"):
+    for fact in ("kind", "task", "shape", "out", "classes", "vocabulary", "channels", "target", "mean", "std"):
         if (a := getattr(mine, fact)) != (b := getattr(theirs, fact)):
             raise Mismatch(
                 f"data: {fact} is {_short(b)}, the run was trained with {_short(a)}; give data of the same form"
             )
-    options = {
-        k: config["trainer"][k] for k in ("accelerator", "devices", "precision", "threads", "limit_test_batches")
-    }
-    options["devices"] = 1
+    options = {k: config["trainer"][k] for k in ("accelerator", "precision", "threads", "limit_test_batches")}
     trainer = build({"_target_": config["trainer"]["_target_"], **options}, folder=None, callbacks=[], loggers=[])
-    metrics = trainer.test(run.model, dataloaders=data.batches(split), verbose=False)[0]
-    result = {"checkpoint": which, "split": split, "data": overrides or {}, "metrics": metrics}
+    found = trainer.test(run.model, dataloaders=data.batches(split), verbose=False)[0]
+    metrics = {name.replace("test/", f"{split}/"): value for name, value in found.items()}
+    result = {"checkpoint": which, "split": split, "data": node or config["data"], "metrics": metrics}
     Record(place, Composed(config, {})).write("eval.json", result)
     return metrics
 

@@ -51,7 +51,7 @@ def onecycle(
     top = rise * total - 1
 
     def factor(step: int) -> float:
-        if step <= top:
+        if step <= top and top > 0:
             return _cosine_between(start, 1.0, step / top)
         return _cosine_between(1.0, final, min((step - top) / max(total - 1 - top, 1), 1.0))
 

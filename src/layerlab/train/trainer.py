@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 
 from layerlab.contract import Count, LayerlabError, NonNegative, Positive, Size
 from layerlab.train.checkpoint import CheckpointIO
 
-Limit = Annotated[float, ">= 0"]
+Limit = Annotated[float, "> 0"]
+PROFILERS: dict[str, Any] = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 
 
 def trainer(
@@ -33,7 +36,7 @@ def trainer(
     accumulate_grad_batches: Count = 1,
     gradient_clip_val: NonNegative = 1.0,
     gradient_clip_algorithm: Literal["norm", "value"] = "norm",
-    overfit_batches: Limit = 0.0,
+    overfit_batches: NonNegative = 0.0,
     limit_train_batches: Limit = 1.0,
     limit_val_batches: Limit = 1.0,
     limit_test_batches: Limit = 1.0,
@@ -54,7 +57,9 @@ def trainer(
     """
     torch.set_num_threads(threads)
     found = _found(accelerator)
-    _check_devices(found, devices)
+    _check_devices(found, devices, strategy)
+    if max_time and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", max_time):
+        raise LayerlabError(f"trainer.max_time={max_time!r}: expected DD:HH:MM:SS, for example 00:01:30:00")
     return Trainer(
         accelerator=found,
         devices=devices,
@@ -79,7 +84,7 @@ def trainer(
         benchmark=benchmark,
         detect_anomaly=detect_anomaly,
         sync_batchnorm=sync_batchnorm,
-        profiler=profiler,
+        profiler=PROFILERS[profiler](dirpath=folder / "profile", filename="fit") if profiler and folder else None,
         callbacks=callbacks,
         logger=loggers or False,
         plugins=[CheckpointIO()],
@@ -105,7 +110,12 @@ def _found(accelerator: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _check_devices(accelerator: str, devices: int | str | list[int]) -> None:
+def _check_devices(accelerator: str, devices: int | str | list[int], strategy: str) -> None:
+    if accelerator != "gpu" and (strategy in ("fsdp", "deepspeed") or isinstance(devices, list)):
+        what = f"trainer.strategy={strategy}" if isinstance(devices, int | str) else f"trainer.devices={devices}"
+        raise LayerlabError(
+            f"{what}: needs GPUs, this run is on {accelerator}; use strategy=ddp and a number of devices"
+        )
     if accelerator not in ("cpu", "gpu"):
         return
     there = (os.cpu_count() or 1) if accelerator == "cpu" else torch.cuda.device_count()
