@@ -25,8 +25,8 @@ def files(tmp_path_factory) -> Path:
 def overrides(model, data, files):
     if any("{shared}" in o for o in DATA[data][1]) and not SHARED.exists():
         pytest.skip("needs the developers' data")
-    season = ["data.season=24"] if (model, data) == ("seasonal_naive", "csv") else []
-    return [o.format(tmp=files, shared=SHARED) for o in DATA[data][1]] + season
+    own = {"seasonal_naive": ["data.season=24"] if data == "csv" else [], "ngram": ["model.order=3"]}.get(model, [])
+    return [o.format(tmp=files, shared=SHARED) for o in DATA[data][1]] + own
 
 
 @pytest.mark.parametrize(("model", "data"), CELLS, ids=[f"{m}-{d}" for m, d in CELLS])
