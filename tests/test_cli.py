@@ -240,6 +240,17 @@ def test_wandb_is_offline_quiet_and_records_no_secret(tmp_path):
     assert "diff.patch" not in text
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("key", [{}, {"WANDB_API_KEY": "0" * 40}], ids=["no key", "dead server"])
+def test_wandb_online_that_cannot_start_goes_on_offline(key, tmp_path):
+    dead = {"WANDB_BASE_URL": "http://127.0.0.1:9", "HOME": str(tmp_path)}
+    options = ("model=neuron", "trainer.max_epochs=1", "logger=wandb", "logger.mode=online", "hydra.run.dir=out")
+    done = cli(*options, cwd=tmp_path, **dead, **key)
+    assert done.returncode == 0, done.stderr
+    assert "Going on offline" in done.stderr
+    assert list((tmp_path / "out" / "wandb").glob("offline-run-*/*.wandb"))
+
+
 def test_check_stops_before_training(tmp_path):
     done = cli("debug=check", "model=lstm", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

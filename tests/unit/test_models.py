@@ -24,6 +24,11 @@ def test_a_neuron_is_a_weighted_sum_and_a_bias():
     torch.testing.assert_close(model(x), by_hand, rtol=1e-4, atol=1e-5)
 
 
+def test_an_option_without_effect_is_refused():
+    with pytest.raises(ValueError, match=r"model\.context=3 .*have an effect on next_token alone"):
+        MLP(SPECS["vector", "classify"], context=3)
+
+
 def test_an_mlp_is_the_product_of_its_layers():
     spec = SPECS["vector", "classify"]
     model = MLP(spec, width=4, depth=2, activation="tanh")

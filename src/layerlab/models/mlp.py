@@ -13,7 +13,7 @@ class MLP(Model):
     """Multilayer perceptron: anything, flattened, (B, ...) -> (B, out).
 
     For next_token it reads the last `context` ids at every position, (B, T) -> (B, T, out): Bengio et al. 2003.
-    depth: hidden layers, 0 = one linear map. context has an effect on next_token alone.
+    depth: hidden layers, 0 = one linear map. embed and context belong to next_token alone.
     """
 
     accepts, tasks = ("vector", "image", "tokens", "series"), ("classify", "regress", "next_token", "forecast")
@@ -31,6 +31,10 @@ class MLP(Model):
     ):
         super().__init__(spec)
         self.context = context if self.spec.task == "next_token" else 0
+        if not self.context and (embed, context) != (32, 8):  # the defaults: an option without effect is an error
+            raise ValueError(
+                f"model.context={context} model.embed={embed}: have an effect on next_token alone; leave them out"
+            )
         if self.context:
             self.embed = nn.Embedding(len(self.spec.vocabulary) + 1, embed)  # + 1: before the beginning
             size = context * embed

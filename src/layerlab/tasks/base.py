@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from layerlab.contract import DataSpec, Mismatch
 
@@ -75,3 +76,15 @@ def sums(*values: Tensor | float) -> Tensor:
     for i, value in enumerate(values):
         out[i] = value.detach() if isinstance(value, Tensor) else value
     return out
+
+
+def squared_error(out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean squared error of a batch, and its sums (4,) for `squared_report`."""
+    loss, n = F.mse_loss(out, y), y.numel()
+    return loss, sums(loss * n, F.l1_loss(out, y) * n, n)
+
+
+def squared_report(sums: list[float]) -> dict[str, float]:
+    """loss, mse and mae from added-up sums."""
+    squared, absolute, n, _ = sums
+    return {"loss": squared / n, "mse": squared / n, "mae": absolute / n}

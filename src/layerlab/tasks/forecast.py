@@ -7,10 +7,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from layerlab.contract import Count, DataSpec, Mismatch
-from layerlab.tasks.base import Task, sums
+from layerlab.tasks.base import Task, squared_error, squared_report
 
 
 class Forecast(Task):
@@ -103,12 +102,10 @@ class Forecast(Task):
         return mean, x.std(1, keepdim=True, correction=0) + 1e-3  # 1e-3: a constant window stays finite
 
     def measure(self, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        loss, n = F.mse_loss(out, y), y.numel()
-        return loss, sums(loss * n, F.l1_loss(out, y) * n, n)
+        return squared_error(out, y)
 
     def report(self, sums: list[float]) -> dict[str, float]:
-        squared, absolute, n, _ = sums
-        return {"loss": squared / n, "mse": squared / n, "mae": absolute / n}
+        return squared_report(sums)
 
     def metrics(self, out: Tensor, y: Tensor) -> dict[str, float]:
         if not self.spec.naive_mae or 0 in self.spec.naive_mae:

@@ -3,11 +3,10 @@
 from typing import Any
 
 from torch import Tensor
-from torch.nn import functional as F
 from torchmetrics.functional import r2_score
 
 from layerlab.contract import DataSpec
-from layerlab.tasks.base import Task, sums
+from layerlab.tasks.base import Task, squared_error, squared_report
 
 
 class Regress(Task):
@@ -22,12 +21,10 @@ class Regress(Task):
         super().__init__(spec)
 
     def measure(self, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        loss, n = F.mse_loss(out, y), y.numel()
-        return loss, sums(loss * n, F.l1_loss(out, y) * n, n)
+        return squared_error(out, y)
 
     def report(self, sums: list[float]) -> dict[str, float]:
-        squared, absolute, n, _ = sums
-        return {"loss": squared / n, "mse": squared / n, "mae": absolute / n}
+        return squared_report(sums)
 
     def metrics(self, out: Tensor, y: Tensor) -> dict[str, float]:
         return {"r2": float(r2_score(out.squeeze(1), y.squeeze(1)))}

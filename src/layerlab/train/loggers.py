@@ -85,7 +85,7 @@ def _wandb(
             tags=tags,
             config=config,
             save_code=False,
-            settings=wandb.Settings(init_timeout=INIT_TIMEOUT_S),
+            settings=wandb.Settings(init_timeout=INIT_TIMEOUT_S, mode="offline" if offline else "online"),
         )
         logger.experiment  # noqa: B018  (starts the run now, where a failure can be answered)
         return logger
@@ -95,7 +95,8 @@ def _wandb(
     try:
         return make(offline=False)
     except wandb.Error as e:  # a logger never stops a run
-        print(f"logger.mode=online: {str(e).splitlines()[0]}; going on offline, see wandb sync", file=sys.stderr)
+        print(f"logger.mode=online: {str(e).splitlines()[0]} Going on offline, see wandb sync", file=sys.stderr)
+        wandb.teardown()  # it remembers the mode of its first start
         return make(offline=True)
 
 
