@@ -15,6 +15,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.mark.parametrize(("name", "kind", "task"), TRAINED, ids=["-".join(c) for c in TRAINED])
 def test_learns_a_batch_by_heart(name, kind, task):
+    if name == "bigram":
+        pytest.skip("one row per symbol: it cannot tell two places of the same symbol apart")
     torch.manual_seed(0)
     spec = SPECS[kind, task]
     options = {"patch": 1} if task == "forecast" else {}  # 12 steps are too few to cut
