@@ -59,10 +59,7 @@ def compose(*overrides: str, name: str = "train") -> Composed:
     overrides = tuple(map(quote, overrides))
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-        try:
-            full = loader.load_configuration(name, list(overrides), RunMode.RUN)
-        except (HydraException, OmegaConfBaseException, ValueError) as e:
-            raise ConfigError(*explain(e, loader, name, list(overrides))) from e
+        full = _load(loader, name, list(overrides))
         return _checked(loader, name, full, full.hydra)
 
 
@@ -71,14 +68,18 @@ def compose_data(choice: str, *overrides: str) -> dict[str, Any]:
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         typed = [f"data={choice}", *map(quote, overrides)]
-        try:
-            full = loader.load_configuration("train", typed, RunMode.RUN)
-        except (HydraException, OmegaConfBaseException) as e:
-            raise ConfigError(*explain(e, loader, "train", typed)) from e
+        full = _load(loader, "train", typed)
         declared = loader.load_configuration("train", [f"data={choice}"], RunMode.RUN)
         config = {"data": _plain(full, resolve=True)["data"]}
         check(config, {"data": _plain(declared, resolve=False)["data"]}, {"data": choice})
         return _absolute(config)["data"]
+
+
+def _load(loader: ConfigLoader, name: str, overrides: list[str]) -> DictConfig:
+    try:
+        return loader.load_configuration(name, overrides, RunMode.RUN)
+    except (HydraException, OmegaConfBaseException, ValueError) as e:
+        raise ConfigError(*explain(e, loader, name, overrides)) from e
 
 
 def composed(config: DictConfig) -> Composed:

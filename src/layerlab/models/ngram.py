@@ -47,11 +47,9 @@ class NGram(Model):
         """A number for the last n ids at each position, (B, T); -1 where a text has not that many yet."""
         B, T = x.shape
         code = torch.zeros_like(x)
+        before = -1 if self.spec.pad is None else self.spec.pad
         for i in range(n - 1, -1, -1):  # the oldest of them first
-            if self.spec.pad is not None:
-                shifted = torch.cat([torch.full((B, min(i, T)), self.spec.pad, device=x.device), x[:, : T - i]], 1)
-            else:
-                shifted = torch.cat([torch.full((B, min(i, T)), -1, device=x.device), x[:, : T - i]], 1)
+            shifted = torch.cat([torch.full((B, min(i, T)), before, device=x.device), x[:, : T - i]], 1)
             code = torch.where((code < 0) | (shifted < 0), -1, code * self.symbols + shifted)
         return code
 
