@@ -9,7 +9,7 @@ import yaml
 from layerlab.build import config_dir, model_class
 from layerlab.compose import compose
 from layerlab.signature import UNKNOWN, read_target
-from tests.every.cells import options
+from tests.every.cells import CELLS, options
 
 GROUPS = sorted(d.name for d in config_dir().iterdir() if d.is_dir())
 SOURCE = Path(__file__).parents[2] / "src" / "layerlab"
@@ -76,7 +76,7 @@ def test_every_option_composes_and_passes_its_own_check(group):
     for option in options(group):
         extra = ["model=mlp"] if group == "data" else []
         if group == "model":
-            extra = [f"data={data[model_class(option).facts()['tasks'][0]]}"]
+            extra = [f"data={next(d for m, d in CELLS if m == option)}"]
         if group == "task":
             extra = [f"data={data[option]}", "model=mlp"]
         compose(f"{group}={option}", *extra)

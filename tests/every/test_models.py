@@ -5,6 +5,7 @@ import torch
 
 from layerlab.build import ALLOWED, build, model_class
 from layerlab.models.base import Model
+from layerlab.signature import Type
 from layerlab.tasks import Forecast
 from layerlab.train.checkpoint import read, write
 from tests.conftest import SPECS, batch
@@ -92,3 +93,24 @@ def test_examples_do_not_see_each_other(model):
     model.eval()
     x, _ = batch(model.spec)
     torch.testing.assert_close(model(x)[:1], model(x[:1]), rtol=1e-4, atol=1e-5)
+
+
+CHOICES = [  # every choice that a model's options name, on the first kind of data it reads
+    (name, key, choice, *next((k, t) for n, k, t in CASES if n == name))
+    for name in options("model")
+    for key, (kind, default) in model_class(name).parameters.items()
+    for choice in (kind.choices if isinstance(kind, Type) else ())
+    if choice != default
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "choice", "kind", "task"), CHOICES, ids=[f"{c[0]}-{c[1]}-{c[2]}" for c in CHOICES]
+)
+def test_every_choice_makes_a_model_that_answers(name, key, choice, kind, task):
+    spec = SPECS[kind, task]
+    model = build({"_target_": model_class(name).path, key: choice}, spec, allowed=ALLOWED)
+    x, _ = batch(spec)
+    if not model.closed_form:
+        assert model(x).shape[-1] == spec.out
+        model.stage_parameters()

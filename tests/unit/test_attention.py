@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
-from layerlab.nn.attention import Attention, attend
+from layerlab.nn.attention import Attention, angles, attend, rotate, sinusoidal
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -50,3 +52,30 @@ def test_without_positions_it_does_not_see_the_order():
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match=r"model\.heads=3: does not divide model\.width=16"):
         Attention(16, 3)
+
+
+def test_unscaled_scores_are_larger_by_the_root_of_their_width():
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 1, 1, 6, 16, dtype=torch.float64)
+    for weights in (False, True):
+        bare, _ = attend(q, k, v, weights=weights, scaled=False)
+        torch.testing.assert_close(bare, attend(4 * q, k, v)[0], rtol=1e-10, atol=1e-12)  # 4 = sqrt(16)
+
+
+def test_sinusoidal_positions_are_the_table_of_the_paper():
+    table = sinusoidal(50, 6)
+    for t, i in ((0, 0), (7, 2), (49, 4)):
+        angle = t / 10_000 ** (i / 6)
+        assert float(table[t, i]) == pytest.approx(math.sin(angle), abs=1e-5)
+        assert float(table[t, i + 1]) == pytest.approx(math.cos(angle), abs=1e-5)
+
+
+def test_rotated_products_depend_on_the_distance_alone_and_keep_lengths():
+    torch.manual_seed(0)
+    q, k = torch.randn(2, 8, dtype=torch.float64).expand(20, 2, 8).unbind(1)
+    turn = angles(20, 8).double()
+    scores = rotate(q, turn) @ rotate(k, turn).T  # (20, 20)
+    for distance in (0, 3, 11):
+        diagonal = scores.diagonal(distance)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(rotate(q, turn).norm(dim=1), q.norm(dim=1))

@@ -94,4 +94,4 @@ def test_hyper_parameters_are_plain(train):
     model = LSTM(SPECS["series", "classify"], forget_bias="chrono")
     plain = dict(model.hparams)
     assert plain.pop("spec") == SPECS["series", "classify"].to_dict()
-    assert plain == {"width": 128, "depth": 1, "forget_bias": "chrono", "dropout": 0.0, "patch": 0}
+    assert plain == {"width": 128, "depth": 1, "forget_bias": "chrono", "ablate": "none", "dropout": 0.0, "patch": 0}

@@ -10,35 +10,72 @@ SPEC = SPECS["tokens", "next_token"]
 X = torch.tensor([[0, 3, 1, 4, 2, 6, 5, 1, 2]])
 
 
-def explicit(kind, body, x):
-    """The states (T, h) of one sequence (T, width) by the formulas of the papers."""
-    W, U, b, c = body.weight_ih_l0, body.weight_hh_l0, body.bias_ih_l0, body.bias_hh_l0
-    h = torch.zeros(body.hidden_size, dtype=x.dtype)
-    cell, states = h, []
-    for step in x:
-        a, r = W @ step + b, U @ h + c
-        if kind is RNN:
-            h = torch.tanh(a + r)
-        elif kind is LSTM:
-            i, f, g, o = (a + r).chunk(4)
-            cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
-            h = o.sigmoid() * cell.tanh()
-        else:
-            (ar, az, an), (rr, rz, rn) = a.chunk(3), r.chunk(3)
-            reset, z = (ar + rr).sigmoid(), (az + rz).sigmoid()
-            h = (1 - z) * torch.tanh(an + reset * rn) + z * h
-        states.append(h)
-    return torch.stack(states)
-
-
+@pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("kind", [RNN, GRU, LSTM])
-def test_equals_the_cell_written_out_by_its_formulas(kind):
+def test_the_fused_kernel_equals_the_cell_written_out_by_its_formulas(kind, depth):
     torch.manual_seed(0)
-    model = kind(SPEC, width=6).double()
-    x = model.embed(X)
-    expected = explicit(kind, model.body, x[0])
-    torch.testing.assert_close(model.features(X)[0], expected, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(model(X)[0], expected @ model.head.weight.T + model.head.bias, rtol=1e-10, atol=1e-12)
+    model = kind(SPEC, width=6, depth=depth).double()
+    inside = model.inside(X)
+    assert len(inside) == depth
+    torch.testing.assert_close(model.features(X), inside[-1]["hidden"], rtol=1e-10, atol=1e-12)
+
+
+def test_the_relu_rnn_too():
+    model = RNN(SPEC, width=6, activation="relu", init="identity").double()
+    torch.testing.assert_close(model.features(X), model.inside(X)[0]["hidden"], rtol=1e-10, atol=1e-12)
+
+
+def test_an_lstm_has_four_blocks_and_two_biases():
+    body = LSTM(SPEC, width=6).body
+    assert body.weight_ih_l0.shape[0] == body.weight_hh_l0.shape[0] == 4 * 6
+    assert body.bias_ih_l0.shape == body.bias_hh_l0.shape == (4 * 6,)
+
+
+@pytest.mark.parametrize("gate", ["forget", "input", "output"])
+def test_an_ablated_gate_stays_at_1_through_training(gate):
+    torch.manual_seed(0)
+    model = LSTM(SPEC, width=6, depth=2, ablate=gate)
+    optimizer = torch.optim.AdamW(model.parameters(), 0.1, weight_decay=0.0)
+    for _ in range(20):
+        loss = torch.nn.functional.cross_entropy(model(X)[0, :-1], X[0, 1:])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for layer in model.inside(X):
+        for name in ("forget", "input", "output"):
+            assert torch.equal(layer[name], torch.ones_like(layer[name])) == (name == gate)
+
+
+def test_orthogonal_and_identity_keep_the_length_of_a_state():
+    for init in ("orthogonal", "identity"):
+        U = RNN(SPEC, width=6, init=init).body.weight_hh_l0
+        torch.testing.assert_close(U @ U.T, torch.eye(6), atol=1e-5, rtol=0)
+
+
+def norms_at_init(model, lags, seed):
+    """Length of d(v . h_T) / dx_(T - k) relative to k = 0, float64, for a one-hot letter stream."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.nn.functional.one_hot(torch.randint(0, 64, (1, 200), generator=g), 64).double().requires_grad_()
+    h = model.body(x)[0][0, -1]
+    (h @ torch.randn(len(h), generator=g, dtype=torch.float64)).backward()
+    size = x.grad[0].norm(dim=1)
+    return [float(size[-1 - k] / size[-1]) for k in lags]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "lag", "low", "high"),
+    [
+        (RNN, {}, 50, 0, 1e-8),
+        (LSTM, {"forget_bias": "torch"}, 50, 0, 1e-6),
+        (LSTM, {"forget_bias": 3}, 199, 0.03, 100),
+    ],
+    ids=str,
+)
+def test_what_was_50_steps_ago_barely_moves_the_gradient_unless_the_forget_gate_is_open(kind, options, lag, low, high):
+    for seed in range(3):
+        torch.manual_seed(seed)
+        model = kind(SPEC, width=64, **options).double()
+        assert low <= norms_at_init(model, [lag], seed)[0] <= high
 
 
 @pytest.mark.parametrize("kind", [RNN, GRU, LSTM])

@@ -1,4 +1,4 @@
-"""Short real time series: in the statsmodels wheel."""
+"""Short real time series: in the wheels of statsmodels and vega_datasets."""
 
 from pathlib import Path
 from typing import Literal
@@ -11,14 +11,15 @@ from layerlab.data.base import Data
 from layerlab.data.batches import Split
 from layerlab.data.windows import by_origins, latest, windows
 
-SEASONS = {"co2": 12, "sunspots": 11, "elnino": 12}
+SEASONS = {"co2": 12, "sunspots": 11, "elnino": 12, "seattle_weather": 52}
 
 
 class Series(Data):
-    """co2 (526 monthly means, Mauna Loa), sunspots (309 years), elnino (732 months): forecast the next season.
+    """co2 (526 monthly means, Mauna Loa), sunspots (309 years), elnino (732 months),
+    seattle_weather (210 weekly means of the daily maximum, needs the extra `series`): forecast the next season.
 
     First 75 % train, z-scored with it; test = 7 rolling origins in the rest. horizon `auto`: the season, at most 12;
-    lookback `auto`: 3 horizons. Too small to rank networks finely.
+    lookback `auto`: 3 horizons, or the season where that is longer. Too small to rank networks finely.
     """
 
     kind, tasks = "series", ("forecast",)
@@ -26,7 +27,7 @@ class Series(Data):
     def __init__(
         self,
         batch_size: Count = 8,
-        name: Literal["co2", "sunspots", "elnino"] = "co2",
+        name: Literal["co2", "sunspots", "elnino", "seattle_weather"] = "co2",
         lookback: Count | Literal["auto"] = "auto",
         horizon: Count | Literal["auto"] = "auto",
     ):
@@ -37,7 +38,7 @@ class Series(Data):
         values, season = _load(self.series), SEASONS[self.series]
         n = len(values)
         H = min(12, season) if self.horizon == "auto" else self.horizon
-        L = min(3 * H, n // 4) if self.lookback == "auto" else self.lookback
+        L = min(max(3 * H, season), n // 4) if self.lookback == "auto" else self.lookback
         borders = by_origins(n, L, H)
         if not len(borders.starts["train"]) or n * 0.25 < H:
             raise DataError(
@@ -64,6 +65,8 @@ class Series(Data):
 
 
 def _load(name: str) -> np.ndarray:
+    if name == "seattle_weather":
+        return _seattle()
     from statsmodels import datasets
 
     data = getattr(datasets, name).load_pandas().data
@@ -72,3 +75,13 @@ def _load(name: str) -> np.ndarray:
     if name == "sunspots":
         return data["SUNACTIVITY"].to_numpy()
     return data.drop(columns="YEAR").to_numpy().reshape(-1).astype(float)  # (61 years, 12 months) -> (732,)
+
+
+def _seattle() -> np.ndarray:
+    """Weekly means of temp_max, (210,): 1,461 days of 2012 to 2015, NOAA (public domain); the rest of a week is cut."""
+    try:
+        from vega_datasets import local_data
+    except ImportError as e:
+        raise DataError("data.name=seattle_weather: needs vega_datasets; pip install 'layerlab[series]'") from e
+    days = local_data.seattle_weather()["temp_max"].to_numpy(dtype=float)
+    return days[: len(days) // 7 * 7].reshape(-1, 7).mean(1)  # (weeks, 7) -> (weeks,)

@@ -1,5 +1,6 @@
 """A state with two gates."""
 
+import torch
 from torch import Tensor, nn
 
 from layerlab.contract import Count, DataSpec, Fraction, Size
@@ -33,3 +34,8 @@ class GRU(Model):
     def features(self, x: Tensor) -> Tensor:
         h, _ = self.body(self.embed(x))  # (B, T, width)
         return self.dropout(recurrent.states(h, self.spec.task, self.mask(x)))
+
+    @torch.no_grad()
+    def inside(self, x: Tensor) -> list[dict[str, Tensor]]:
+        """Gates and state at every step, by layer and name: (B, T, width) each; see nn.recurrent.unroll."""
+        return recurrent.unroll(self.body, self.embed(x))

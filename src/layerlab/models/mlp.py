@@ -1,5 +1,8 @@
 """Layers of neurons in a row."""
 
+from typing import Literal
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -7,17 +10,22 @@ from layerlab.contract import Count, DataSpec, Fraction, Size
 from layerlab.models.base import Model
 from layerlab.nn import read
 from layerlab.nn.activation import Activation, activation
+from layerlab.nn.init import Init, init_linear
+
+Norm = Literal["none", "batch", "layer"]
 
 
 class MLP(Model):
     """Multilayer perceptron: anything, flattened, (B, ...) -> (B, out).
 
     For next_token it reads the last `context` ids at every position, (B, T) -> (B, T, out): Bengio et al. 2003.
-    depth: hidden layers, 0 = one linear map. embed and context belong to next_token alone.
+    depth: hidden layers, 0 = one linear map. embed and context belong to next_token alone. norm: before each activation
+    (batch: Ioffe & Szegedy 2015, layer: Ba et al. 2016). residual `pre`: every hidden layer after the first adds to
+    what it reads, h + linear(act(norm(h))): He et al. 2016, arXiv 1603.05027.
     """
 
     accepts, tasks = ("vector", "image", "tokens", "series"), ("classify", "regress", "next_token", "forecast")
-    stages = (("embed", r"embed\."), ("body", r"body\."), ("head", r"head\."))
+    stages = (("embed", r"embed\."), ("body", r"(body|norm)\."), ("head", r"head\."))
 
     def __init__(
         self,
@@ -26,6 +34,9 @@ class MLP(Model):
         depth: Size = 2,
         activation: Activation = "relu",
         dropout: Fraction = 0.0,
+        init: Init = "default",
+        norm: Norm = "none",
+        residual: Literal["none", "pre"] = "none",
         embed: Count = 32,
         context: Count = 8,
     ):
@@ -41,18 +52,58 @@ class MLP(Model):
         else:
             self.embed = read.Vector(self.spec)
             size = self.embed.size
-        layers = [_hidden(size if i == 0 else width, width, activation, dropout) for i in range(depth)]
+        self.residual = residual == "pre"
+        layers = []
+        for i in range(depth):
+            linear = nn.Linear(size if i == 0 else width, width)
+            init_linear(linear, init, activation)
+            around = _around(width, norm, activation, dropout)
+            if self.residual:  # a residual layer normalises what it reads, a plain one what it gives; the first reads x
+                layers.append(nn.Sequential(*(around if i else []), linear))
+            else:
+                layers.append(nn.Sequential(linear, *around))
         self.body = nn.Sequential(*layers)
+        self.norm = nn.Sequential(*_around(width, norm, activation, dropout) if self.residual and depth else [])
         self.head = nn.Linear(width if depth else size, self.spec.out)
 
     def features(self, x: Tensor) -> Tensor:
-        if self.context:
-            x = F.pad(x, (self.context - 1, 0), value=len(self.spec.vocabulary))  # (B, T) -> (B, T + context - 1)
-            x = self.embed(x.unfold(1, self.context, 1)).flatten(2)  # (B, T, context, E) -> (B, T, context E)
-        else:
-            x = self.embed(x)
-        return self.body(x)
+        first, *others = self.body if len(self.body) else [nn.Identity()]
+        h = self._looked_up(x, first) if self.context else first(self.embed(x))
+        for layer in others:
+            h = h + layer(h) if self.residual else layer(h)
+        return self.norm(h)
+
+    def _looked_up(self, x: Tensor, first: nn.Module) -> Tensor:
+        """The first layer over the last `context` ids at every position: (B, T) -> (B, T, width).
+
+        embedding, then linear, is a sum over the places of a table of V + 1 rows each; building the tables costs less
+        than multiplying every embedded window.
+        """
+        B, T = x.shape
+        V = len(self.spec.vocabulary)
+        ids = F.pad(x, (self.context - 1, 0), value=V).unfold(1, self.context, 1)  # (B, T, context)
+        if not isinstance(first, nn.Sequential):
+            return self.embed(ids).flatten(2)  # (B, T, context, E) -> (B, T, context E)
+        linear, *rest = first
+        assert isinstance(linear, nn.Linear)
+        assert isinstance(self.embed, nn.Embedding)
+        weight = linear.weight.reshape(len(linear.weight), self.context, -1)  # (width, context E) -> by place
+        table = torch.einsum("wce,ve->cvw", weight, self.embed.weight).flatten(0, 1)  # (context (V + 1), width)
+        at = ids + torch.arange(self.context, device=x.device) * (V + 1)
+        h = F.embedding_bag(at.flatten(0, 1), table, mode="sum").reshape(B, T, -1) + linear.bias
+        for layer in rest:
+            h = layer(h)
+        return h
 
 
-def _hidden(size: int, width: int, name: Activation, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(size, width), activation(name), nn.Dropout(dropout))
+class _BatchNorm(nn.BatchNorm1d):
+    """Over all but the features, which stand last: (B, F) or (B, T, F)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.flatten(0, -2)).reshape(input.shape)
+
+
+def _around(width: int, norm: Norm, name: Activation, dropout: float) -> list[nn.Module]:
+    """What stands between two linear maps."""
+    norms = {"none": [], "batch": [_BatchNorm(width)], "layer": [nn.LayerNorm(width)]}
+    return [*norms[norm], activation(name), nn.Dropout(dropout)]
