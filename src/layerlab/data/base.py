@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -60,18 +61,17 @@ class Data(LightningDataModule):
 
     def train_dataloader(self) -> Batches:
         """Shuffled anew in every epoch, by (seed, epoch); each rank sees its own share."""
-        split = self._resident("train")
         if (trainer := self.trainer) is None:
-            return Batches(split, self.batch_size, shuffle=True, seed=self.seed)
-        return Batches(
-            split,
-            self.batch_size,
-            shuffle=not trainer.overfit_batches,  # ty: ignore[missing-attribute]  (set by a connector)
-            seed=self.seed,
-            rank=trainer.global_rank,
-            world=trainer.world_size,
-            place=partial(_place, trainer),
-        )
+            return self.train_batches(lambda: (0, 0))
+        shuffle = not trainer.overfit_batches  # ty: ignore[missing-attribute]  (set by a connector)
+        return self.train_batches(partial(_place, trainer), shuffle, trainer.global_rank, trainer.world_size)
+
+    def train_batches(
+        self, place: Callable[[], tuple[int, int]], shuffle: bool = True, rank: int = 0, world: int = 1
+    ) -> Batches:
+        """The training split; `place` tells epoch and batch at which an iteration begins."""
+        split = self._resident("train")
+        return Batches(split, self.batch_size, shuffle=shuffle, seed=self.seed, rank=rank, world=world, place=place)
 
     def val_dataloader(self) -> Batches:
         return self.batches("val")

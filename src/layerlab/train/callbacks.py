@@ -42,10 +42,14 @@ class EpochLines(Callback):
             return
         train = pl_module._task.report(sums.tolist())
         found = {k: float(v) for k, v in trainer.callback_metrics.items()} | {f"train/{k}": v for k, v in train.items()}
-        shown = [k for k in ("train/loss", "train/acc", "val/loss", "val/acc") if k in found]
-        figures = "  ".join(f"{k} {found[k]:.4f}" for k in shown)
         seconds = time.perf_counter() - self.began
-        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {figures}  {seconds:.1f} s", flush=True)
+        print(f"{line(trainer.current_epoch + 1, trainer.max_epochs, found)}  {seconds:.1f} s", flush=True)
+
+
+def line(epoch: int, epochs: int | None, figures: dict[str, float]) -> str:
+    """An epoch in one line."""
+    shown = [k for k in ("train/loss", "train/acc", "val/loss", "val/acc") if k in figures]
+    return f"epoch {epoch}/{epochs}  " + "  ".join(f"{k} {figures[k]:.4f}" for k in shown)
 
 
 def progress(kind: str) -> Callback | None:

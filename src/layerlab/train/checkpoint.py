@@ -93,27 +93,32 @@ class Checkpoints(Callback):
         self._save(trainer, trainer.callback_metrics.get(self.monitor))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.last is None or self.last != self._path(trainer):
+        if self.last is None or self.last != self.path(trainer.global_step):
             self._save(trainer, None)
 
-    def _path(self, trainer: Trainer) -> Path:
-        return self.folder / f"step-{trainer.global_step:06d}.ckpt"
+    def path(self, step: int) -> Path:
+        """Name of the checkpoint after so many optimizer steps."""
+        return self.folder / f"step-{step:06d}.ckpt"
 
     def _save(self, trainer: Trainer, score: torch.Tensor | None) -> None:
-        path = self._path(trainer)
+        path = self.path(trainer.global_step)
         if path == self.last:
             return
         trainer.save_checkpoint(path)
-        self.validated[path] = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        self.keep(path, None if score is None else float(score), figures)
+
+    def keep(self, path: Path, score: float | None, figures: dict[str, float]) -> None:
+        """Take note of a checkpoint that was written, and remove what is neither the best nor the last any more."""
+        self.validated[path] = figures
         old = {p for p in (self.best, self.last) if p}
         self.last = path
-        value = self.sign * float(score) if score is not None else float("-inf")
+        value = self.sign * score if score is not None else float("-inf")
         if self.best is None or value > self.best_score:
             self.best, self.best_score = path, value
-        if trainer.is_global_zero:
-            for gone in old - {self.best, self.last}:
-                gone.unlink(missing_ok=True)
-                sidecar(gone).unlink(missing_ok=True)
+        for gone in old - {self.best, self.last}:
+            gone.unlink(missing_ok=True)
+            sidecar(gone).unlink(missing_ok=True)
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best and self.best.name, "best_score": self.best_score}

@@ -88,13 +88,17 @@ class Recipe:
     ):
         self.optimizer, self.schedule = optimizer, schedule
 
+    def build(self, model: Model, steps: int) -> tuple[torch.optim.Optimizer, dict[str, Any]]:
+        """Both, for a run of so many optimizer steps."""
+        optimizer = self.optimizer(groups(model))
+        return optimizer, self.schedule(optimizer, steps)
+
     def __call__(self, model: Model) -> dict[str, Any]:
         """What Lightning's `configure_optimizers` returns."""
-        optimizer = self.optimizer(groups(model))
         trainer = model.trainer
+        optimizer, scheduler = self.build(model, int(trainer.estimated_stepping_batches))
         if str(trainer.precision).endswith("mixed"):
             # Lightning refuses to clip for an optimizer that unscales gradients itself, as the fused ones offer to;
             # without the offer the scaler does it, before the clipping
             optimizer._step_supports_amp_scaling = False  # ty: ignore[missing-attribute]
-        scheduler = self.schedule(optimizer, int(trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": scheduler}

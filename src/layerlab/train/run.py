@@ -24,7 +24,9 @@ from layerlab.models.base import Model, trainable
 from layerlab.tasks.base import Task
 from layerlab.train import callbacks, checkpoint, figures, optim, predict
 from layerlab.train.loggers import close
+from layerlab.train.loop import Plain
 from layerlab.train.manifest import Record, make_folder, read_config, read_json, redact
+from layerlab.train.trainer import trainer as make_trainer
 
 
 @dataclass
@@ -87,6 +89,8 @@ def _rank() -> int:
 def _fit(config: Config, record: Record, opened: list[Any]) -> Run:
     _quiet()
     folder = record.folder
+    if config["trainer"]["_target_"] == f"{Plain.__module__}.{Plain.__name__}":
+        _check_plain(config)
     seed_everything(config["seed"])
     data, task, model = assemble(config)
     record.add(
@@ -105,18 +109,20 @@ def _fit(config: Config, record: Record, opened: list[Any]) -> Run:
     name = record.composed.name
     if folder:
         opened += make(config["logger"], folder=folder, name=name, config=redact(config))
-    trainer: Trainer = make(config["trainer"], folder=folder, callbacks=hooks + ([bar] if bar else []), loggers=opened)
+    made = make(config["trainer"], folder=folder, callbacks=hooks + ([bar] if bar else []), loggers=opened)
+    plain = made if isinstance(made, Plain) else None
+    trainer: Trainer = plain.lightning if plain else made
     record.add(
         device=str(trainer.strategy.root_device),
         devices=trainer.world_size,
         precision=str(trainer.precision),
         threads=torch.get_num_threads(),
-        deterministic=config["trainer"]["deterministic"],
+        deterministic=config["trainer"].get("deterministic", False),
     )
     check_batch(model, data)
     _check_names(config, task)
     batches = -(-len(data.splits["train"]) // (data.batch_size * trainer.world_size))
-    if (interval := config["trainer"]["val_check_interval"]) > max(batches, 1):
+    if (interval := config["trainer"].get("val_check_interval", 1.0)) > max(batches, 1):
         raise LayerlabError(
             f"trainer.val_check_interval={interval}: an epoch has {batches} batches; give a share below 1"
         )
@@ -125,10 +131,15 @@ def _fit(config: Config, record: Record, opened: list[Any]) -> Run:
         return Run(folder, model, data)
 
     began, cpu = time.time(), time.process_time()
+    steps = epochs = 0
     if model.closed_form:
         _solve(model, data, task, trainer, saver)
+    elif plain:
+        done = plain.fit(model, task, data, model.recipe, saver, config["seed"])
+        steps, epochs = done.steps, done.number
     else:
         _train(model, data, trainer)
+        steps, epochs = trainer.global_step, trainer.current_epoch
     seconds, cpu_seconds = time.time() - began, time.process_time() - cpu
     chosen = trainer.strategy.broadcast(saver.best if config["select"] == "best" else saver.last)
     assert chosen is not None  # on_train_end has saved one
@@ -143,8 +154,8 @@ def _fit(config: Config, record: Record, opened: list[Any]) -> Run:
             "last": _relative(saver.last, folder),
             "tested": config["select"],
         },
-        "steps": trainer.global_step,
-        "epochs": trainer.current_epoch,
+        "steps": steps,
+        "epochs": epochs,
         "parameters": trainable(model.parameters()),
         "seconds": {"fit": round(seconds, 3), "total": round(time.time() - record.started, 3)},
         "cpu_seconds": {"fit": round(cpu_seconds, 3), "total": round(time.process_time(), 3)},
@@ -234,6 +245,17 @@ def check_batch(model: Model, data: Any) -> None:
     model.train(was)
 
 
+def _check_plain(config: Config) -> None:
+    """Refuse what the plain loop does not do, by name."""
+    beyond = {"callbacks": config["callbacks"]} | {
+        f"logger={k}": config["logger"].get(k) for k in ("wandb", "tensorboard")
+    }
+    for name, value in beyond.items():
+        if value:
+            what = f"callbacks ({', '.join(value)})" if name == "callbacks" else name
+            raise LayerlabError(f"trainer=plain: the plain loop takes no {what}; leave it out, or use trainer=default")
+
+
 def _check_names(config: Config, task: Task) -> None:
     """Refuse a monitored figure that is never logged, before the first batch instead of after the first epoch."""
     logged = [f"{split}/{name}" for split in ("val", "train") for name in task.report([1.0] * 4)]
@@ -242,7 +264,7 @@ def _check_names(config: Config, task: Task) -> None:
     for key, name in named.items():
         if name and name not in logged and not (key == "objective" and name.startswith("test/")):
             raise LayerlabError(f"{key}={name}: never logged by task={task.name}; {suggest(name, logged)}")
-    if named["schedule.monitor"] and config["trainer"]["check_val_every_n_epoch"] > 1:
+    if named["schedule.monitor"] and config["trainer"].get("check_val_every_n_epoch", 1) > 1:
         raise LayerlabError(
             "schedule.monitor: needs a validation in every epoch; set trainer.check_val_every_n_epoch=1"
         )
@@ -345,8 +367,9 @@ def evaluate(
             raise Mismatch(
                 f"data: {fact} is {_short(b)}, the run was trained with {_short(a)}; give data of the same form"
             )
-    options = {k: config["trainer"][k] for k in ("accelerator", "precision", "threads", "limit_test_batches")}
-    trainer = build({"_target_": config["trainer"]["_target_"], **options}, folder=None, callbacks=[], loggers=[])
+    keys = ("accelerator", "precision", "threads", "limit_test_batches")
+    options = {k: config["trainer"][k] for k in keys if k in config["trainer"]}
+    trainer = make_trainer(folder=None, callbacks=[], loggers=[], **options)
     found = trainer.test(run.model, dataloaders=data.batches(split), verbose=False)[0]
     metrics = {name.replace("test/", f"{split}/"): value for name, value in found.items()}
     result = {"checkpoint": which, "split": split, "data": node or config["data"], "metrics": metrics}
