@@ -63,6 +63,16 @@ SPECS = {
         kind="vector", task="regress", shape=(5,), out=1, target=("t",), target_mean=(0.0,), target_std=(1.0,)
     ),
     ("image", "regress"): DataSpec(kind="image", task="regress", shape=(1, 8, 8), out=1, target=("t",)),
+    ("tokens", "transduce"): DataSpec(
+        kind="tokens",
+        task="transduce",
+        shape=(9,),
+        out=5,
+        vocabulary=LETTERS,
+        pad=0,
+        target_vocabulary=tuple(".wxyz"),
+        target_shape=(6,),
+    ),
     ("series", "regress"): DataSpec(kind="series", task="regress", shape=(12, 2), out=1, target=("t",)),
 }
 
@@ -76,6 +86,8 @@ def batch(spec: DataSpec, n: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
         x = torch.randn(n, *spec.shape, generator=g)
     if spec.task == "next_token":
         return x, torch.randint(0, spec.out, (n, *spec.shape), generator=g)
+    if spec.task == "transduce":
+        return x, torch.randint(1, spec.out, (n, *spec.target_shape), generator=g)
     if spec.task == "classify":
         return x, torch.randint(0, spec.out, (n,), generator=g)
     if spec.task == "forecast":

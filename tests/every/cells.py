@@ -15,6 +15,7 @@ DATA = {  # data -> (its task, further overrides; {tmp} is the folder of the tes
     "shakespeare": ("next_token", ["data.path={shared}/tinyshakespeare.txt"]),
     "code": ("next_token", []),
     "text": ("next_token", ["data.path={tmp}/text.txt"]),
+    "spelling": ("transduce", ["data.path={tmp}/pairs.tsv"]),
     "copy_task": ("classify", []),
     "lookup": ("classify", []),
     "recall": ("classify", []),

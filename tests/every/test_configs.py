@@ -72,13 +72,19 @@ def test_every_model_file_has_its_yaml():
 
 @pytest.mark.parametrize("group", [g for g in GROUPS if g not in ("experiment", "debug")])
 def test_every_option_composes_and_passes_its_own_check(group):
-    data = {"next_token": "names", "forecast": "series", "regress": "table", "classify": "digits"}
+    data = {
+        "next_token": "names",
+        "forecast": "series",
+        "regress": "table",
+        "classify": "digits",
+        "transduce": "spelling",
+    }
     for option in options(group):
-        extra = ["model=mlp"] if group == "data" else []
+        extra = [f"model={next(m for m, d in CELLS if d == option)}"] if group == "data" else []
         if group == "model":
             extra = [f"data={next(d for m, d in CELLS if m == option)}"]
         if group == "task":
-            extra = [f"data={data[option]}", "model=mlp"]
+            extra = [f"data={data[option]}", f"model={'seq2seq' if option == 'transduce' else 'mlp'}"]
         compose(f"{group}={option}", *extra)
 
 

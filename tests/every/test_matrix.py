@@ -1,5 +1,6 @@
 """Every model x every data of a kind it reads: trained for an epoch, tested, and its record complete."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -17,6 +18,8 @@ EXAMPLES = 256
 def files(tmp_path_factory) -> Path:
     place = tmp_path_factory.mktemp("data")
     (place / "text.txt").write_text("the cat sat on the mat. " * 400)
+    words = ["".join(w) for w in itertools.product("abcd", repeat=4)]
+    (place / "pairs.tsv").write_text("".join(f"{w}\t{' '.join(reversed(w.upper()))}\n" for w in words))
     lines = [f"2024-01-{1 + i // 24:02} {i % 24:02}:00,{math.sin(i / 4) + i % 3}" for i in range(600)]
     (place / "load.csv").write_text("time,load\n" + "\n".join(lines) + "\n")
     return place

@@ -52,7 +52,7 @@ each_trained = pytest.mark.parametrize("model", TRAINED, indirect=True, ids=["-"
 @each
 def test_the_answer_has_the_shape_that_the_spec_states(model):
     x, _ = batch(model.spec)
-    steps = model.spec.shape if model.spec.task == "next_token" else ()
+    steps = {"next_token": model.spec.shape, "transduce": model.spec.target_shape}.get(model.spec.task, ())
     assert model(x).shape == (4, *steps, model.spec.out)
 
 

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from layerlab import tasks
-from layerlab.contract import DataSpec, Mismatch
+from layerlab.contract import IGNORE, DataSpec, Mismatch
 
 Batch = tuple[Tensor, Tensor]
 WIDE = torch.float32 if torch.backends.mps.is_available() else torch.float64  # of sums; MPS has no float64
@@ -62,6 +62,10 @@ class Model(LightningModule):
 
     def solve(self, train: Iterable[Batch], val: Iterable[Batch]) -> None:
         """Fit in closed form, in place of training, from batches as the network sees them."""
+        raise NotImplementedError
+
+    def generate(self, x: Tensor) -> Tensor:
+        """What the model writes by itself, symbol by symbol: (B, T) -> ids (B, U); for transduce."""
         raise NotImplementedError
 
     @property
@@ -128,7 +132,7 @@ class Model(LightningModule):
         further = {}
         if self._outputs:
             outs, ys = zip(*self._outputs, strict=True)
-            self.outputs = torch.cat(outs), torch.cat(ys)
+            self.outputs = _joined(outs), _joined(ys)
             further = self._task.metrics(*self.outputs)
         self._log("test", self._sums, further)
 
@@ -140,7 +144,7 @@ class Model(LightningModule):
         _, sums, out = self.step(batch)
         self._sums = self._sums + sums
         if collect:
-            self._outputs.append((out.float().cpu(), batch[1].cpu()))
+            self._outputs.append((self._task.prediction(self, batch[0], out).cpu(), batch[1].cpu()))
 
     def _log(self, split: str, sums: Tensor, further: dict[str, float] | None = None) -> None:
         figures = self._task.report(sums.tolist()) | (further or {})
@@ -182,6 +186,15 @@ class Model(LightningModule):
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
+
+
+def _joined(batches: Iterable[Tensor]) -> Tensor:
+    """Batches (B, ...) as one; sequences of different length filled up with -100."""
+    batches = list(batches)
+    if batches[0].ndim == 2 and len({b.shape[1] for b in batches}) > 1:
+        longest = max(b.shape[1] for b in batches)
+        batches = [nn.functional.pad(b, (0, longest - b.shape[1]), value=IGNORE) for b in batches]
+    return torch.cat(batches)
 
 
 def trainable(parameters: Iterable[nn.Parameter]) -> int:

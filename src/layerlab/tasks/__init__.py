@@ -5,8 +5,9 @@ from layerlab.tasks.classify import Classify
 from layerlab.tasks.forecast import Forecast
 from layerlab.tasks.next_token import NextToken
 from layerlab.tasks.regress import Regress
+from layerlab.tasks.transduce import Transduce
 
-TASKS: dict[str, type[Task]] = {t.__name__: t for t in (Classify, Regress, NextToken, Forecast)}
+TASKS: dict[str, type[Task]] = {t.__name__: t for t in (Classify, Regress, NextToken, Forecast, Transduce)}
 
 
 def restore(state: dict) -> Task | None:

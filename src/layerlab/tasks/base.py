@@ -59,6 +59,10 @@ class Task:
         """Figures of a split from the added-up sums of its batches."""
         raise NotImplementedError
 
+    def prediction(self, model: Any, x: Tensor, out: Tensor) -> Tensor:
+        """What `metrics` compares with y, from a batch x and the output of `model.step`."""
+        return out.float()
+
     def metrics(self, out: Tensor, y: Tensor) -> dict[str, float]:
         """Further figures that need all predictions of the test split at once."""
         return {}

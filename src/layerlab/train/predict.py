@@ -13,6 +13,7 @@ from layerlab.contract import LayerlabError, decode, encode
 from layerlab.models.base import Model
 from layerlab.tasks.classify import Classify
 from layerlab.tasks.next_token import sample
+from layerlab.tasks.transduce import words
 
 Rows = list[dict[str, Any]]
 
@@ -38,6 +39,8 @@ def rows(
         if isinstance(source, Tensor):
             raise LayerlabError("predict: a language model continues a text; give the beginning as a string")
         return _samples(model, spec, str(source), samples, length, temperature, seed)
+    if spec.task == "transduce":
+        return _answers(model, data, source)
     if isinstance(source, Tensor):
         x, names = source, [str(i) for i in range(len(source))]
     else:
@@ -51,6 +54,19 @@ def rows(
     mean, std = torch.tensor(spec.target_mean), torch.tensor(spec.target_std)
     values = (out.cpu() * std + mean).tolist()
     return [{"input": n} | dict(zip(spec.target, v, strict=True)) for n, v in zip(names, values, strict=True)]
+
+
+def _answers(model: Model, data: Any, source: Any) -> Rows:
+    x, names = (
+        (source, [str(i) for i in range(len(source))]) if isinstance(source, Tensor) else data.encode_text(source)
+    )
+    said = [decode_symbols(words(ids), data.spec.target_vocabulary) for ids in model.generate(x).tolist()]
+    return [{"input": name, "output": answer} for name, answer in zip(names, said, strict=True)]
+
+
+def decode_symbols(ids: list[int], vocabulary: tuple[str, ...]) -> str:
+    """Symbols of ids with blanks between them."""
+    return " ".join(vocabulary[i] for i in ids)
 
 
 def _classes(task: Classify, out: Tensor, names: list[str]) -> Rows:

@@ -1,0 +1,56 @@
+"""Which sequence belongs to this one? Cross-entropy per symbol, and error rates of what the model says by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.functional.text import edit_distance
+
+from layerlab.contract import IGNORE, DataSpec
+from layerlab.tasks.base import Task, sums
+
+
+class Transduce(Task):
+    """Logits (B, U, V) of each symbol of the answer, given those before it, against ids (B, U), -100 beyond its end.
+
+    Reported: nll in nats per symbol and acc, both with the right beginning given (teacher forcing), loss (the nll);
+    on the test split also what the model writes alone, greedily: exact, the share of answers without an error, and
+    ser, edit distance / symbols of the right answer (Levenshtein 1966; for phonemes the phoneme error rate).
+    """
+
+    name, monitor, mode = "transduce", "val/nll", "min"
+
+    def __init__(self, spec: DataSpec | dict[str, Any]):
+        super().__init__(spec)
+
+    def measure(self, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        out, y = out.flatten(0, 1), y.reshape(-1)  # (B, U, V) -> (B U, V)
+        loss = F.cross_entropy(out, y, ignore_index=IGNORE)
+        n = (y != IGNORE).sum()
+        return loss, sums(loss * n, (out.argmax(1) == y).sum(), n)
+
+    def report(self, sums: list[float]) -> dict[str, float]:
+        nll, correct, n, _ = sums
+        return {"loss": nll / n, "nll": nll / n, "acc": correct / n}
+
+    def prediction(self, model: Any, x: Tensor, out: Tensor) -> Tensor:
+        return model.generate(x)
+
+    def metrics(self, out: Tensor, y: Tensor) -> dict[str, float]:
+        said, right = ([words(row) for row in ids.tolist()] for ids in (out, y))
+        distance = edit_distance([chars(w) for w in said], [chars(w) for w in right], reduction="sum")
+        exact = sum(a == b for a, b in zip(said, right, strict=True)) / len(right)
+        return {"exact": exact, "ser": float(distance) / max(sum(map(len, right)), 1)}
+
+
+def words(ids: list[int], end: int = 0) -> list[int]:
+    """The ids of an answer before its end."""
+    found = [i for i in ids if i != IGNORE]
+    return found[: found.index(end)] if end in found else found
+
+
+def chars(ids: list[int]) -> str:
+    """One character per id, for an edit distance over text."""
+    return "".join(chr(0x100 + i) for i in ids)
