@@ -5,10 +5,12 @@ from collections import Counter, defaultdict
 
 import pytest
 import torch
+from statsmodels.tsa.holtwinters import ExponentialSmoothing
 from tests.conftest import SPECS, shared
 
 from layerlab.contract import IGNORE, Mismatch
 from layerlab.models.dlinear import DLinear
+from layerlab.models.ets import ETS
 from layerlab.models.naive import Naive
 from layerlab.models.ngram import NGram
 from layerlab.models.nlinear import NLinear
@@ -175,3 +177,23 @@ def test_etth1_has_the_exact_table(overrides, mse, mae, train):
         (mse, mae), abs=1.01e-3
     )
     assert len(run.data.splits["test"]) == 2881 - run.data.spec.horizon
+
+
+def test_ets_is_what_statsmodels_forecasts_from_the_window(train):
+    run = train("model=ets", "data=series")
+    x, _ = next(iter(run.data.batches("test")))
+    expected = ExponentialSmoothing(
+        x[0, :, 0].double().numpy(), trend="add", damped_trend=True, seasonal="add", seasonal_periods=12
+    )
+    answer = run.model.answer(x[:1])[0, :, 0]
+    torch.testing.assert_close(answer.double(), torch.tensor(expected.fit().forecast(12)), rtol=1e-4, atol=1e-5)
+    assert run.metrics["test/mase"] < 0.5  # statsmodels on the whole history: .47
+
+
+def test_ets_leaves_out_a_season_that_the_window_cannot_hold():
+    spec = SPECS["series", "forecast"].replace(shape=(24, 1), out=3, season=12, channels=(), target=())
+    assert ETS(spec).season == 12
+    assert ETS(spec.replace(shape=(21, 1))).season == 0
+    assert ETS(spec.replace(season=52)).season == 0
+    flat = torch.full((1, 24, 1), 0.3)
+    torch.testing.assert_close(ETS(spec)(flat), torch.full((1, 3), 0.3))

@@ -78,10 +78,10 @@ def _load(name: str) -> np.ndarray:
 
 
 def _seattle() -> np.ndarray:
-    """Weekly means of temp_max, (210,): 1,461 days of 2012 to 2015, NOAA (public domain); the rest of a week is cut."""
+    """Weekly means of temp_max, (210,): 1,461 days of 2012 to 2015, NOAA (public domain)."""
     try:
         from vega_datasets import local_data
     except ImportError as e:
         raise DataError("data.name=seattle_weather: needs vega_datasets; pip install 'layerlab[series]'") from e
-    days = local_data.seattle_weather()["temp_max"].to_numpy(dtype=float)
-    return days[: len(days) // 7 * 7].reshape(-1, 7).mean(1)  # (weeks, 7) -> (weeks,)
+    days = local_data.seattle_weather().set_index("date")["temp_max"]
+    return days.resample("W").mean().to_numpy(dtype=float)
