@@ -35,7 +35,7 @@ REFUSED = [
     (["model=lsmt"], "model=lsmt: no such model; did you mean lstm?"),
     (["model.widht=3"], "model.widht: not an option of CNN; did you mean model.width?"),
     (["model=lstm", "model.activation=relu"], "model.activation: not an option of LSTM; model=cnn, mlp"),
-    (["+foo=1"], "foo: unknown key; known: callbacks"),
+    (["+foo=1"], "foo: unknown key; known: augment, callbacks"),
     (["+optimizer.lrr=1"], "optimizer.lrr: not an option of adamw; did you mean optimizer.lr?"),
     (["model.activation=rleu"], "did you mean relu?"),
     (["optimizer.lr=fast"], "optimizer.lr='fast': expected float > 0, got str"),

@@ -5,6 +5,14 @@ from layerlab.signature import read_target
 
 DATA = {  # data -> (its task, further overrides; {tmp} is the folder of the test)
     "digits": ("classify", []),
+    "mnist": ("classify", ["data.path={tmp}/mnist"]),
+    "fashion_mnist": ("classify", ["data.path={tmp}/mnist"]),
+    "cifar10": ("classify", ["data.path={tmp}/cifar"]),
+    "cifar100": ("classify", ["data.path={tmp}/cifar"]),
+    "torchvision": ("classify", ["data.name=USPS", "data.path={tmp}/usps", "data.size=16"]),
+    "image_folder": ("classify", ["data.path={tmp}/photos", "data.size=16"]),
+    "audio_folder": ("classify", ["data.path={tmp}/tones", "data.seconds=0.4"]),
+    "text_csv": ("classify", ["data.path={tmp}/reviews.csv"]),
     "mnist1d": ("classify", []),
     "table": ("classify", []),
     "xor": ("classify", []),

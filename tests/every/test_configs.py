@@ -19,15 +19,16 @@ GIVEN = {  # arguments that the run passes, not the yaml
     "optimizer": {"parameters"},
     "schedule": {"optimizer", "total"},
     "trainer": {"folder", "callbacks", "loggers"},
+    "augment": {"spec"},
     "logger": {"folder", "name", "config"},
 }
-NODES = [
-    (group, option, node)
+FILES = {
+    (group, option): yaml.safe_load((config_dir() / group / f"{option}.yaml").read_text("utf-8")) or {}
     for group in GROUPS
     for option in options(group)
-    for node in [yaml.safe_load((config_dir() / group / f"{option}.yaml").read_text("utf-8")) or {}]
-    if "_target_" in node
-]
+}
+NODES = [(*place, node) for place, node in FILES.items() if "_target_" in node]
+NODES += [(group, option, node[option]) for (group, option), node in FILES.items() if group == "augment" and node]
 
 
 def number(value):

@@ -8,14 +8,14 @@ import torch
 import layerlab
 from layerlab.build import model_class
 from layerlab.contract import LayerlabError
-from tests.every.cells import CELLS, options
+from tests.every.cells import CELLS, DATA, options
 
 TRAINED = [m for m in options("model") if model_class(m).facts()["stages"]]
 KINDS = [("cnn", "digits"), ("lstm", "names"), ("nlinear", "series")]  # three data sets of three kinds, to the end
 
 
 def first_data(model):
-    return next(d for m, d in CELLS if m == model)
+    return next(d for m, d in CELLS if m == model and not any("{shared}" in o for o in DATA[d][1]))
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,15 @@ def first_data(model):
     [(m, first_data(m), 12) for m in TRAINED] + [(m, d, -1) for m, d in KINDS],
     ids=lambda v: str(v),
 )
-def test_the_weights_are_those_of_the_lightning_path_bit_for_bit(model, data, steps, train):
-    options = [f"model={model}", f"data={data}", f"trainer.max_steps={steps}", "trainer.max_epochs=2", "select=last"]
+def test_the_weights_are_those_of_the_lightning_path_bit_for_bit(model, data, steps, given, train):
+    options = [
+        *given(model, data),
+        f"model={model}",
+        f"data={data}",
+        f"trainer.max_steps={steps}",
+        "trainer.max_epochs=2",
+        "select=last",
+    ]
     if "dropout" in model_class(model).parameters:
         options.append("model.dropout=0.2")
     plain, full = train(*options, "trainer=plain"), train(*options)

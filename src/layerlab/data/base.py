@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from layerlab.contract import DataError, DataSpec, Kind, TaskName
-from layerlab.data.batches import Batches, Split
+from layerlab.data.batches import Batch, Batches, Split
 
 EVAL_EXAMPLES = 1024  # per evaluation batch where examples are small; never fewer than the training batch
 
@@ -33,6 +33,7 @@ class Data(LightningDataModule):
         super().__init__()
         self.batch_size = batch_size
         self.seed = 0
+        self.augment: list[Callable[[Batch], Batch]] = []  # of the training batches, in this order; set by the run
         self.fitted: DataSpec | None = None  # of the run whose scaler and vocabulary are used instead of our own
         self._loaded: tuple[DataSpec, dict[str, Split]] | None = None
 
@@ -71,7 +72,15 @@ class Data(LightningDataModule):
     ) -> Batches:
         """The training split; `place` tells epoch and batch at which an iteration begins."""
         split = self._resident("train")
-        return Batches(split, self.batch_size, shuffle=shuffle, seed=self.seed, rank=rank, world=world, place=place)
+        change = self._augmented if self.augment else None
+        return Batches(
+            split, self.batch_size, shuffle=shuffle, seed=self.seed, rank=rank, world=world, place=place, change=change
+        )
+
+    def _augmented(self, batch: Batch) -> Batch:
+        for change in self.augment:
+            batch = change(batch)
+        return batch
 
     def val_dataloader(self) -> Batches:
         return self.batches("val")

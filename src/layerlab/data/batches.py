@@ -48,6 +48,30 @@ class Words(Tensors):
         return x[:, :T], y[:, :T]
 
 
+class Pixels:
+    """Images kept as uint8 (N, C, H, W), also in a mapped file: x = (pixels / 255 - mean) / std of those at `index`."""
+
+    def __init__(self, x: Tensor, y: Tensor, index: Tensor, mean: tuple[float, ...], std: tuple[float, ...]):
+        self.x, self.y, self.index, self.mean, self.std = x, y, index, mean, std
+        self.device = torch.device("cpu")
+        self.scale = 1 / (255 * torch.tensor(std)).reshape(-1, 1, 1)
+        self.shift = -(torch.tensor(mean) / torch.tensor(std)).reshape(-1, 1, 1)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def read(self, index: Tensor, epoch: int | None) -> Batch:
+        at = self.index[index]
+        x, y = self.x[at].to(self.device), self.y[at].to(self.device)
+        return x * self.scale + self.shift, y
+
+    def to(self, device: torch.device) -> Self:
+        """The pixels stay where they are: they may be larger than the memory of a device."""
+        there = type(self)(self.x, self.y, self.index, self.mean, self.std)
+        there.device, there.scale, there.shift = device, self.scale.to(device), self.shift.to(device)
+        return there
+
+
 class TextWindows:
     """A text (N,) in windows of T ids: x (B, T), and y (B, T) one id later.
 
@@ -96,8 +120,9 @@ class SeriesWindows:
 class Batches:
     """An iterable of batches with a length. Shuffled by a permutation of (seed, epoch), so a resumed run continues it.
 
-    place: tells epoch and position in it when an iteration begins. rank, world: the permutation is sharded here,
-    because Lightning gives a plain iterable no sampler: ranks are disjoint and make equal steps.
+    place: tells epoch and position in it when an iteration begins. change: alters a batch, with the draws of (seed,
+    rank, epoch, batch). rank, world: the permutation is sharded here, because Lightning gives a plain iterable no
+    sampler: ranks are disjoint and make equal steps.
     """
 
     def __init__(
@@ -110,9 +135,10 @@ class Batches:
         rank: int = 0,
         world: int = 1,
         place: Callable[[], tuple[int, int]] = lambda: (0, 0),
+        change: Callable[[Batch], Batch] | None = None,
     ):
         self.split, self.batch_size, self.shuffle, self.seed = split, batch_size, shuffle, seed
-        self.rank, self.world, self.place = rank, world, place
+        self.rank, self.world, self.place, self.change = rank, world, place, change
 
     @property
     def examples(self) -> int:
@@ -133,5 +159,15 @@ class Batches:
     def __iter__(self) -> Iterator[Batch]:
         epoch, start = self.place()
         chunks = self.order(epoch).split(self.batch_size)
-        for index in chunks[start:]:
-            yield self.split.read(index, epoch if self.shuffle else None)
+        for i, index in enumerate(chunks[start:], start):
+            batch = self.split.read(index, epoch if self.shuffle else None)
+            yield self._changed(batch, epoch, i) if self.change else batch
+
+    def _changed(self, batch: Batch, epoch: int, i: int) -> Batch:
+        assert self.change is not None
+        state = torch.get_rng_state()
+        torch.default_generator.manual_seed(key(self.seed, self.rank, "augment", epoch, i))
+        try:
+            return self.change(batch)
+        finally:
+            torch.set_rng_state(state)

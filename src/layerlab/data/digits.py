@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from layerlab.contract import Count, DataSpec, Size
@@ -45,4 +46,4 @@ class Digits(Data):
         return spec, {name: Tensors(x[i], y[i]) for name, i in parts.items()}
 
     def encode(self, path: Path | None) -> tuple[Tensor, list[str]]:
-        return images.read(path, self.spec)
+        return images.read(path, self.spec, Image.Resampling.BOX)  # BOX: as the blocks of the original were counted

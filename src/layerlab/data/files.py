@@ -2,9 +2,13 @@
 
 import hashlib
 import os
+import shutil
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
+
+from filelock import FileLock
 
 from layerlab.contract import DataError
 
@@ -29,10 +33,10 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}: not UTF-8 at byte {e.start}; save it as UTF-8") from e
 
 
-def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
+def digest_of(path: Path, like: str) -> str:
+    """Hexadecimal digest of a file, of the kind of another: SHA-256, or MD5 where that is all a publisher states."""
     with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+        return hashlib.file_digest(f, "md5" if len(like) == 32 else "sha256").hexdigest()
 
 
 def checked(path: str | None, *, name: str, url: str, digest: str, instead: str) -> Path:
@@ -41,25 +45,36 @@ def checked(path: str | None, *, name: str, url: str, digest: str, instead: str)
     instead: what to do with a file of one's own. Raises DataError where it is missing, offline or another file.
     """
     place = existing(path, f"a copy of {name}", folder=False) if path else _fetch(name, url, digest)
-    if (found := sha256(place)) != digest:
-        raise DataError(f"{place}: not {name} (sha256 {found[:12]}, expected {digest[:12]}); {instead}")
+    if (found := digest_of(place, digest)) != digest:
+        raise DataError(f"{place}: not {name} (digest {found[:12]}, expected {digest[:12]}); {instead}")
     return place
 
 
 def _fetch(name: str, url: str, digest: str) -> Path:
-    place = Path("data", name)
-    if place.is_file():
-        return place
+    return fetch(Path("data", name), [url], digest, "a local copy")
+
+
+def fetch(place: Path, urls: Sequence[str], digest: str, what: str) -> Path:
+    """A published file at `place`, downloaded from the first of `urls` that has it; nothing happens where it is there.
+
+    what: what to give with data.path= where that fails. Two runs at once download once. Raises DataError.
+    """
     place.parent.mkdir(parents=True, exist_ok=True)
-    part = place.with_name(f".{name}.{os.getpid()}")
-    try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as source:
-            part.write_bytes(source.read())
-        if (found := sha256(part)) != digest:
-            raise DataError(f"{url}: sha256 {found[:12]}, expected {digest[:12]}; give a good copy with data.path=")
-        part.replace(place)  # atomic: two runs at once end with one whole file
-    except (urllib.error.URLError, OSError) as e:
-        raise DataError(f"{name}: cannot be downloaded ({e}); give a local copy with data.path=") from e
-    finally:
-        part.unlink(missing_ok=True)
-    return place
+    with FileLock(place.with_name(f".{place.name}.lock")):
+        if place.is_file():
+            return place
+        part = place.with_name(f".{place.name}.{os.getpid()}")
+        problems = []
+        for url in urls:
+            try:
+                with urllib.request.urlopen(url, timeout=TIMEOUT_S) as source, part.open("wb") as target:
+                    shutil.copyfileobj(source, target)
+                if (found := digest_of(part, digest)) == digest:
+                    part.replace(place)  # atomic: no half file by its name
+                    return place
+                problems.append(f"{url}: digest {found[:12]}, expected {digest[:12]}")
+            except (urllib.error.URLError, OSError) as e:
+                problems.append(str(e))
+            finally:
+                part.unlink(missing_ok=True)
+    raise DataError(f"{place.name}: cannot be downloaded ({problems[-1]}); give {what} with data.path=")

@@ -1,15 +1,28 @@
-"""New images from files, brought to the shape and scale that a spec states."""
+"""Image files into pixels: decoded once, at the size that is needed, and kept as uint8."""
 
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from layerlab.contract import DataError, DataSpec
+from layerlab.data.batches import Pixels
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 MAX_PIXELS = 50_000_000  # read from the header, before anything is decoded
+CHUNK = 512  # images decoded or summed at a time
+
+Shape = tuple[int, int, int]
 
 
 def find(path: Path) -> list[Path]:
@@ -22,33 +35,116 @@ def find(path: Path) -> list[Path]:
     return files
 
 
-def read(path: Path | None, spec: DataSpec) -> tuple[Tensor, list[str]]:
+def read(
+    path: Path | None, spec: DataSpec, resample: Image.Resampling = Image.Resampling.BICUBIC
+) -> tuple[Tensor, list[str]]:
     """Images as the spec's data gives them: (N, C, H, W) standardised, and the file names. Raises DataError."""
     if path is None:
         raise DataError("input: missing; give input=PATH of an image or a folder of images")
     files = find(path)
+    C, H, W = spec.shape
+    pixels = torch.from_numpy(np.stack([decode(f, str(f), (C, H, W), resample) for f in files]))
+    return scaled(pixels, spec), [str(f) for f in files]
+
+
+def scaled(pixels: Tensor, spec: DataSpec) -> Tensor:
+    """uint8 (N, C, H, W) -> float, standardised as a spec says."""
     mean, std = (torch.tensor(v).reshape(-1, 1, 1) for v in (spec.mean, spec.std))
-    return torch.stack([(_decode(f, spec.shape) - mean) / std for f in files]), [str(f) for f in files]
+    return (pixels / 255 - mean) / std
 
 
-def _decode(file: Path, shape: tuple[int, ...]) -> Tensor:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+def decode(source: Path | IO[bytes], name: str, shape: Shape, resample: Image.Resampling) -> np.ndarray:
+    """One image, upright, on white where it is transparent, cut to the aspect of (C, H, W) around its middle: uint8.
 
+    Raises DataError naming the file where it is no image, damaged, or larger than MAX_PIXELS by its header.
+    """
     C, H, W = shape
     try:
-        with Image.open(file) as image:
+        with Image.open(source) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"{file}: {image.width * image.height / 1e6:.0f} Mpx, limit 50; make it smaller")
-            image = ImageOps.exif_transpose(image)
-            if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-                rgba = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-            if image.mode.startswith("I"):  # 16 bit: convert would cut it off at 255
-                image = Image.fromarray(
-                    (np.asarray(image, dtype=np.float32) / 257).round().clip(0, 255).astype(np.uint8)
-                )
-            image = image.convert("L" if C == 1 else "RGB").resize((W, H), Image.Resampling.BOX)
-            pixels = torch.from_numpy(np.asarray(image, dtype=np.float32) / 255)
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as e:
-        raise DataError(f"{file}: not a readable image ({e}); remove it") from e
-    return pixels[None] if C == 1 else pixels.permute(2, 0, 1)  # (H, W) or (H, W, C) -> (C, H, W)
+                raise DataError(f"{name}: {image.width * image.height / 1e6:.0f} Mpx, limit 50; make it smaller")
+            image.draft("RGB" if C == 3 else "L", (2 * W, 2 * H))  # a JPEG is decoded small at once
+            return pixels(ImageOps.exif_transpose(image), (C, H, W), resample)
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as e:
+        raise DataError(f"{name}: not a readable image ({e}); remove it") from e
+
+
+def pixels(image: Image.Image, shape: Shape, resample: Image.Resampling = Image.Resampling.BICUBIC) -> np.ndarray:
+    """A picture as uint8 (C, H, W), cut to that aspect around its middle."""
+    C, H, W = shape
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    if image.mode.startswith("I"):  # 16 bit: convert would cut it off at 255
+        image = Image.fromarray((np.asarray(image, dtype=np.float32) / 257).round().clip(0, 255).astype(np.uint8))
+    image = image.convert("L" if C == 1 else "RGB")
+    if image.size != (W, H):
+        image = ImageOps.fit(image, (W, H), resample)
+    array = np.asarray(image)
+    return array[None] if C == 1 else array.transpose(2, 0, 1)  # (H, W) or (H, W, C) -> (C, H, W)
+
+
+def cached(
+    key: object, read: Callable[[int], np.ndarray | None], n: int, shape: Shape, folder: Path = Path("data", "cache")
+) -> tuple[Tensor, list[int]]:
+    """`read(i)` for i < n, decoded once into a file that is mapped into memory: uint8 (kept, C, H, W), and which.
+
+    key: what the pixels depend on; the same key finds the same file. An image whose `read` gives None is left out. The
+    list of what was kept is written last, so that a cut leaves nothing that is taken for whole.
+    """
+    name = blake2b(repr((key, n, shape)).encode(), digest_size=12).hexdigest()
+    place, manifest = folder / f"{name}.npy", folder / f"{name}.json"
+    if not manifest.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f".{name}.{os.getpid()}"
+        kept: list[int] = []
+        try:
+            target = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(n, *shape))
+            with ThreadPoolExecutor() as pool:
+                for start in range(0, n, CHUNK):
+                    for i, image in enumerate(pool.map(read, range(start, min(start + CHUNK, n))), start):
+                        if image is not None:
+                            target[len(kept)] = image
+                            kept.append(i)
+            target.flush()
+            part.replace(place)
+            side = part.with_suffix(".json")
+            side.write_text(json.dumps(kept), encoding="utf-8")
+            side.replace(manifest)
+        finally:
+            part.unlink(missing_ok=True)
+    kept = json.loads(manifest.read_text("utf-8"))
+    mapped = np.lib.format.open_memmap(place, mode="c")  # c: a write would stay in memory
+    return torch.from_numpy(mapped)[: len(kept)], kept
+
+
+def statistics(x: Tensor, index: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of each channel of uint8 images (N, C, H, W), in units of 255, over the images `index`."""
+    total = square = torch.zeros(x.shape[1], dtype=torch.float64)
+    for part in index.split(CHUNK):
+        p = x[part].double() / 255
+        total, square = total + p.sum((0, 2, 3)), square + (p**2).sum((0, 2, 3))
+    n = len(index) * x.shape[2] * x.shape[3]
+    mean = total / n
+    std = (square / n - mean**2).clamp(min=0).sqrt()
+    std = torch.where(std > 1e-8, std, torch.ones_like(std))
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def splits(
+    x: Tensor, y: Tensor, parts: dict[str, np.ndarray], classes: Sequence[str], name: str, fitted: DataSpec | None
+) -> tuple[DataSpec, dict[str, Any]]:
+    """Spec and splits of uint8 images x (N, C, H, W) with class ids y (N,), standardised with `parts["train"]`."""
+    index = {part: torch.from_numpy(np.asarray(i)) for part, i in parts.items()}
+    mean, std = (fitted.mean, fitted.std) if fitted else statistics(x, index["train"])
+    spec = DataSpec(
+        kind="image",
+        task="classify",
+        shape=tuple(x.shape[1:]),
+        out=len(classes),
+        name=name,
+        classes=tuple(classes),
+        mean=mean,
+        std=std,
+    )
+    return spec, {part: Pixels(x, y, i, mean, std) for part, i in index.items()}

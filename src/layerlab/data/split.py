@@ -21,6 +21,15 @@ def hashed(items: Iterable[str]) -> dict[str, list[str]]:
     return parts
 
 
+def shares(y: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the rest, and of `share` of the examples, drawn with `seed`; each class of y (N,) gives its share."""
+    from sklearn.model_selection import train_test_split
+
+    enough = np.bincount(y).min(initial=2, where=np.bincount(y) > 0) >= 2 and len(y) * share >= len(set(y))
+    rest, own = train_test_split(np.arange(len(y)), test_size=share, random_state=seed, stratify=y if enough else None)
+    return np.sort(rest), np.sort(own)
+
+
 def stratified(y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Indices of a 70/10/20 split drawn with `seed`; each class keeps its share where labels (N,) are given as ints."""
     from sklearn.model_selection import train_test_split

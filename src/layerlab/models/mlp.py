@@ -19,9 +19,9 @@ class MLP(Model):
     """Multilayer perceptron: anything, flattened, (B, ...) -> (B, out).
 
     For next_token it reads the last `context` ids at every position, (B, T) -> (B, T, out): Bengio et al. 2003.
-    depth: hidden layers, 0 = one linear map. embed and context belong to next_token alone. norm: before each activation
-    (batch: Ioffe & Szegedy 2015, layer: Ba et al. 2016). residual `pre`: every hidden layer after the first adds to
-    what it reads, h + linear(act(norm(h))): He et al. 2016, arXiv 1603.05027.
+    depth: hidden layers, 0 = one linear map. embed: numbers per symbol, for tokens; context is for next_token alone.
+    norm: before each activation (batch: Ioffe & Szegedy 2015, layer: Ba et al. 2016). residual `pre`: every hidden layer
+    after the first adds to what it reads, h + linear(act(norm(h))): He et al. 2016, arXiv 1603.05027.
     """
 
     accepts, tasks = ("vector", "image", "tokens", "series"), ("classify", "regress", "next_token", "forecast")
@@ -42,13 +42,14 @@ class MLP(Model):
     ):
         super().__init__(spec)
         self.context = context if self.spec.task == "next_token" else 0
-        if not self.context and (embed, context) != (32, 8):  # the defaults: an option without effect is an error
-            raise ValueError(
-                f"model.context={context} model.embed={embed}: have an effect on next_token alone; leave them out"
-            )
-        if self.context:
+        tokens = self.spec.kind == "tokens"
+        for key, value, default, used in (("context", context, 8, self.context), ("embed", embed, 32, tokens)):
+            if value != default and not used:  # an option without effect is an error
+                where = "next_token" if key == "context" else "tokens"
+                raise ValueError(f"model.{key}={value}: has an effect on {where} alone; leave it out")
+        if tokens:
             self.embed = nn.Embedding(len(self.spec.vocabulary) + 1, embed)  # + 1: before the beginning
-            size = context * embed
+            size = (self.context or self.spec.shape[0]) * embed
         else:
             self.embed = read.Vector(self.spec)
             size = self.embed.size
@@ -68,7 +69,12 @@ class MLP(Model):
 
     def features(self, x: Tensor) -> Tensor:
         first, *others = self.body if len(self.body) else [nn.Identity()]
-        h = self._looked_up(x, first) if self.context else first(self.embed(x))
+        if self.context:
+            h = self._looked_up(x, first)
+        else:
+            if self.spec.kind == "tokens":  # a batch is cut to its longest sequence
+                x = F.pad(x, (0, self.spec.shape[0] - x.shape[1]), value=self.spec.pad or 0)
+            h = first(self.embed(x).flatten(1))  # (B, ...) -> (B, size)
         for layer in others:
             h = h + layer(h) if self.residual else layer(h)
         return self.norm(h)

@@ -2,11 +2,12 @@
 
 | model reads  | image (B, C, H, W)             | tokens (B, T)   | series (B, T, F)      | vector (B, F) |
 |--------------|--------------------------------|-----------------|-----------------------|---------------|
-| a vector     | flattened                      | one-hot, flat   | flattened             | as it is      |
+| a vector     | flattened                      | embedded, flat  | flattened             | as it is      |
 | a sequence   | rows as steps, or its patches  | embedded        | projected             | -             |
 | an image     | as it is                       | -               | (B, F, 1, T)          | -             |
 """
 
+import math
 from typing import Protocol
 
 import torch
@@ -38,16 +39,13 @@ def rows(x: Tensor) -> Tensor:
 
 
 class Vector(nn.Module):
-    """Anything -> (B, size): flattened; token ids one-hot."""
+    """Anything but tokens -> (B, size), flattened."""
 
     def __init__(self, spec: Readable):
         super().__init__()
-        self.symbols = len(spec.vocabulary)
-        self.size = int(torch.tensor(spec.shape).prod()) * max(self.symbols, 1)
+        self.size = math.prod(spec.shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.symbols:
-            x = F.one_hot(x, self.symbols).to(torch.get_default_dtype())
         return x.flatten(1)
 
 

@@ -14,6 +14,8 @@ from layerlab.tasks.base import Task, sums
 class Classify(Task):
     """Logits (B, C) against class ids (B,); binary: (B, 1) against 0 and 1; multilabel: (B, C) against (B, C).
 
+    Mixed images come with shares of the classes (B, C) in place of ids; acc then asks for the largest share.
+
     labels: `multiclass` minimises cross-entropy; `binary` one sigmoid output with BCE-with-logits; `multilabel`
     one sigmoid output per class. label_smoothing: share of the target spread over all classes (Szegedy et al. 2016).
     Reported: acc (of labels, for multilabel), nll in nats per example, loss (equal to nll without smoothing).
@@ -58,7 +60,7 @@ class Classify(Task):
 
     def _correct(self, out: Tensor, y: Tensor) -> Tensor:
         if self.labels == "multiclass":
-            return (out.argmax(1) == y).sum()
+            return (out.argmax(1) == (y if y.ndim == 1 else y.argmax(1))).sum()
         return ((out > 0) == y.reshape(out.shape).bool()).to(out.dtype).mean(1).sum()
 
     def report(self, sums: list[float]) -> dict[str, float]:

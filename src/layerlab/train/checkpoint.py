@@ -116,7 +116,7 @@ class Checkpoints(Callback):
         value = self.sign * score if score is not None else float("-inf")
         if self.best is None or value > self.best_score:
             self.best, self.best_score = path, value
-        for gone in old - {self.best, self.last}:
+        for gone in old - {self.best, self.last} if self.folder.is_dir() else ():  # other ranks write nothing
             gone.unlink(missing_ok=True)
             sidecar(gone).unlink(missing_ok=True)
 

@@ -43,6 +43,8 @@ def rows(
         return _answers(model, data, source)
     if isinstance(source, Tensor):
         x, names = source, [str(i) for i in range(len(source))]
+    elif hasattr(data, "encode_text") and not Path(source).is_file():
+        x, names = data.encode_text(source)
     else:
         x, names = data.encode(Path(source).expanduser() if source else None)
     with torch.no_grad():

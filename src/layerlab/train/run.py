@@ -102,6 +102,7 @@ def _fit(config: Config, record: Record, opened: list[Any]) -> Run:
         parameters=trainable(model.parameters()),
     )
     make = partial(build, allowed=allowed_prefixes(config))
+    data.augment = _augment(config, data.spec, make)
     model.recipe = optim.Recipe(partial(make, config["optimizer"]), partial(make, config["schedule"]))
     saver = checkpoint.Checkpoints((folder or Path(os.devnull)) / "checkpoints", task.monitor, task.mode)
     bar = callbacks.progress(config["progress"])
@@ -167,6 +168,19 @@ def _fit(config: Config, record: Record, opened: list[Any]) -> Run:
         figures.curves(folder, f"{name}, seed {config['seed']}")
         print(_table(results, folder))
     return Run(folder, model, data, results["metrics"], results)
+
+
+def _augment(config: Config, spec: DataSpec, make: Any) -> list[Any]:
+    """The changes of the training batches. Raises Mismatch where the data is not of images with a class each."""
+    chosen = config["augment"]
+    if chosen and spec.kind != "image":
+        raise Mismatch(f"augment={next(iter(chosen))}: changes images, but data={spec.name} gives {spec.kind}")
+    if {"mixup", "cutmix"} <= set(chosen):
+        raise Mismatch("augment=[mixup,cutmix]: both turn labels into shares; take one of them")
+    for name in set(chosen) & {"mixup", "cutmix"}:
+        if spec.task != "classify" or config["task"].get("labels", "multiclass") != "multiclass":
+            raise Mismatch(f"augment={name}: mixes classes; it needs task=classify with task.labels=multiclass")
+    return [make(node, spec) for node in chosen.values()]
 
 
 def _train(model: Model, data: Any, trainer: Trainer) -> None:

@@ -1,0 +1,131 @@
+"""A folder, or a zip, with a folder for each class: what lies in it, and how it is split."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import numpy as np
+
+from layerlab.contract import DataError, DataSpec
+from layerlab.data.split import SHARES, shares
+
+PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+MAX_UNPACKED = 50_000_000_000  # bytes that a zip may hold by its own directory
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file: its part (empty where the folder names none), class, name, and what tells it from a later version."""
+
+    part: str
+    label: str
+    name: str
+    stamp: tuple[int, ...]
+    open: Callable[[], IO[bytes]]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The readable files of a folder: class names, class id of each file (N,), and the files of each part."""
+
+    classes: tuple[str, ...]
+    y: np.ndarray
+    parts: dict[str, np.ndarray]
+
+
+def labelled(
+    found: Sequence[Entry], kept: Sequence[int], place: Path, what: str, split_seed: int, fitted: DataSpec | None
+) -> Labelled:
+    """Classes and parts of the entries that could be read; says on stderr which could not. what: `image`, `sound`.
+
+    Parts that the folder does not name are drawn from train, each class alike: 10 % val, 20 % test. fitted: whose
+    classes are used. Raises DataError for fewer than two classes, an empty or unknown one, or too few files.
+    """
+    if len(kept) < len(found):
+        out = sorted(set(range(len(found))) - set(kept))
+        names = described([found[i].name for i in out])
+        print(
+            f"data     {len(out)} of {len(found)} files are no readable {what}s and left out: {names}", file=sys.stderr
+        )
+    entries = [found[i] for i in kept]
+    classes = fitted.classes if fitted else tuple(sorted({e.label for e in found if e.part != "test"}))
+    if len(classes) < 2:
+        raise DataError(f"{place}: one class ({''.join(classes)}); give a folder for each of at least two classes")
+    for label in sorted({e.label for e in found}):
+        if label not in classes:
+            known = described(classes)
+            raise DataError(f"{place}: class {label!r} is not one of the training part ({known})")
+        if not any(e.label == label for e in entries):
+            raise DataError(f"{place}: class {label!r} has no readable {what}; add some, or remove the folder")
+    y = np.array([classes.index(e.label) for e in entries])
+    parts = {part: np.array([i for i, e in enumerate(entries) if (e.part or "train") == part]) for part in SHARES}
+    missing = [part for part in ("test", "val") if not len(parts[part])]
+    n = len(parts["train"])
+    if missing and n < 3 * len(set(y)):
+        raise DataError(f"{place}: {n} readable {what}s are too few to split; give more")
+    for part in missing:
+        train, own = shares(y[parts["train"]], SHARES[part] * n / len(parts["train"]), split_seed)
+        parts[part], parts["train"] = parts["train"][own], parts["train"][train]
+    return Labelled(classes, y, parts)
+
+
+def described(names: Sequence[str], most: int = 5) -> str:
+    """The first few of some names, for a message."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+_File = tuple[PurePosixPath, tuple[int, ...], Callable[[], IO[bytes]]]  # name, stamp, how to open it
+
+
+def entries(place: Path, suffixes: tuple[str, ...]) -> list[Entry]:
+    """Files of a folder or a zip with one of the suffixes, in the order of their names. Raises DataError for none."""
+    listed = [f for f in (_zipped(place) if place.is_file() else _listed(place)) if _shown(f[0], suffixes)]
+    tops = {name.parts[0] for name, _, _ in listed}
+    if len(tops) == 1 and all(len(name.parts) > 2 for name, _, _ in listed):  # a folder around it all
+        listed = [(PurePosixPath(*name.parts[1:]), stamp, opener) for name, stamp, opener in listed]
+        tops = {name.parts[0] for name, _, _ in listed}
+    parted = "train" in tops and tops <= set(PARTS)
+    depth = 3 if parted else 2
+    found = [
+        Entry(PARTS[name.parts[0]] if parted else "", name.parts[depth - 2], str(name), stamp, opener)
+        for name, stamp, opener in listed
+        if len(name.parts) >= depth
+    ]
+    if not found:
+        raise DataError(
+            f"{place}: no such files in folders; expected CLASS/*{suffixes[0]} or train/CLASS/*{suffixes[0]} "
+            f"(accepted are {', '.join(suffixes)})"
+        )
+    return sorted(found, key=lambda e: e.name)
+
+
+def _shown(name: PurePosixPath, suffixes: tuple[str, ...]) -> bool:
+    hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts)
+    return name.suffix.lower() in suffixes and not hidden
+
+
+def _listed(place: Path) -> list[_File]:
+    found: list[_File] = []
+    for path in place.rglob("*"):
+        if path.is_file():
+            facts = path.stat()
+            name = PurePosixPath(path.relative_to(place).as_posix())
+            found.append((name, (facts.st_size, facts.st_mtime_ns), partial(path.open, "rb")))
+    return found
+
+
+def _zipped(place: Path) -> list[_File]:
+    try:
+        archive = zipfile.ZipFile(place)
+    except zipfile.BadZipFile as e:
+        raise DataError(f"{place}: neither a folder nor a zip ({e})") from e
+    members = [m for m in archive.infolist() if not m.is_dir()]
+    if (total := sum(m.file_size for m in members)) > MAX_UNPACKED:
+        raise DataError(f"{place}: {total / 1e9:.0f} GB unpacked, limit {MAX_UNPACKED / 1e9:.0f}; unpack it yourself")
+    return [(PurePosixPath(m.filename), (m.file_size, m.CRC), partial(archive.open, m)) for m in members]
