@@ -21,6 +21,7 @@ PLAIN = {  # keys that no target takes and whose type says too little
     "seed": Type((int,), ranges=(">= 0", "<= 4294967295")),
     "select": Type(choices=("best", "last")),
     "progress": Type(choices=("auto", "bar", "lines", "none")),
+    "figures": Type((str, list), items=Type((str,))),
     "split": Type(choices=("test", "val", "train")),
     "samples": Type((int,), ranges=(">= 1",)),
     "length": Type((int,), ranges=(">= 1",)),

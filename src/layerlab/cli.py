@@ -193,6 +193,9 @@ def predict(argv: list[str]) -> int:
         print("  ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
     if len(rows) > 20:
         print(f"... {len(rows)} rows")
+    if config["plot"]:
+        run.draw(config["input"] or "", Path(config["plot"]).expanduser())
+        print(f"drawn    {config['plot']}")
     if config["output"]:
         write_csv(rows, Path(config["output"]).expanduser())
         print(f"written  {config['output']}")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.conftest import shared
 
-from layerlab.contract import IGNORE, DataError, decode
+from layerlab.contract import IGNORE, UNKNOWN, DataError, decode
 from layerlab.data.csv_series import CSVSeries
 from layerlab.data.digits import Digits
 from layerlab.data.makemore import Makemore
@@ -303,3 +303,23 @@ def test_stratified_keeps_shares_and_covers_everything():
     parts = stratified(y, 0)
     assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(100))
     assert {k: int(y[v].sum()) for k, v in parts.items()} == {"train": 7, "val": 1, "test": 2}
+
+
+def test_a_mapped_text_gives_the_batches_of_one_in_memory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("layerlab.data.mapped.PIECE", 100)
+    text = "".join(f"line {i} \N{GREEK SMALL LETTER ALPHA}\n" for i in range(400)) + "z\u4e2d" * 200
+    (tmp_path / "t.txt").write_bytes(text.replace("\n", "\r\n").encode())
+    ours, whole = (Text(path="t.txt", context=16, mapped=m) for m in (True, False))
+    assert ours.spec == whole.spec
+    assert UNKNOWN in ours.spec.vocabulary
+    for part in ("train", "val", "test"):
+        index = torch.arange(len(whole.splits[part]))
+        for a, b in zip(ours.splits[part].read(index, None), whole.splits[part].read(index, None), strict=True):
+            assert torch.equal(a, b)
+    assert ours.splits["train"].ids.dtype == torch.uint16  # two bytes an id, in the file
+    again = Text(path="t.txt", context=16, mapped=True)
+    assert again.fingerprint() == ours.fingerprint()
+    (tmp_path / "t.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(DataError, match="not UTF-8"):
+        Text(path="t.txt", mapped=True).spec  # noqa: B018

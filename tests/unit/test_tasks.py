@@ -179,3 +179,32 @@ def test_a_spec_of_the_wrong_kind_of_labels_is_refused():
         Classify(many)
     with pytest.raises(Mismatch, match="one class per example"):
         Classify(CLASSIFY, labels="multilabel")
+
+
+def test_intervals_hold_their_share_of_errors_like_those_they_were_fitted_to():
+    spec = SPECS["series", "forecast"]
+    task = Forecast(spec, interval=0.8)
+    g = torch.Generator().manual_seed(0)
+    scale = torch.tensor([1.0, 3.0])  # of the errors of the two targets
+
+    def errors(n):
+        y = torch.randn(n, 3, 2, generator=g) * scale
+        return torch.zeros_like(y), y
+
+    out, y = errors(999)
+    found = task.calibrate([(out[:500], y[:500]), (out[500:], y[500:])])
+    half = torch.tensor(found["half_width"])
+    by_hand = y.abs().sort(0).values[799]  # the 800th of 1000, counting the one to come
+    torch.testing.assert_close(half, by_hand)
+    torch.testing.assert_close(half.mean(0), 1.2816 * scale, rtol=0.08, atol=0)  # of a normal, 80 %
+    figures = task.metrics(*errors(4000))
+    assert figures["coverage"] == pytest.approx(0.8, abs=0.02)
+    assert figures["width"] == pytest.approx(float(2 * half.mean()))
+
+
+def test_too_few_windows_or_interval_0_give_no_interval():
+    spec = SPECS["series", "forecast"]
+    few = (torch.zeros(8, 3, 2), torch.randn(8, 3, 2))
+    assert Forecast(spec).calibrate([few]) == {}  # 90 % needs nine
+    assert Forecast(spec, interval=0.0).calibrate([few]) == {}
+    assert Forecast(spec, interval=0.5).calibrate([few])["interval"] == 0.5

@@ -91,7 +91,7 @@ class TextWindows:
         offset = 0 if epoch is None or free < 1 else key(self.seed, "offset", epoch) % min(free + 1, self.steps)
         at = (index * self.steps + offset)[:, None] + torch.arange(self.steps + 1, device=self.ids.device)
         inside = at < len(self.ids)
-        ids = self.ids[at.clamp(max=len(self.ids) - 1)]
+        ids = self.ids[at.clamp(max=len(self.ids) - 1)].long()  # a mapped file holds 16 bits an id
         return ids[:, :-1], ids[:, 1:].masked_fill(~inside[:, 1:], IGNORE)
 
     def to(self, device: torch.device) -> Self:

@@ -46,3 +46,10 @@ def stratified(y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
 def chronological(n: int) -> tuple[int, int]:
     """First row of val and of test: 70/10/20 in the order of time."""
     return n * 7 // 10, n * 8 // 10  # SHARES in whole numbers: .7 + .1 is less than .8
+
+
+def characters(n: int) -> dict[str, tuple[int, int]]:
+    """First and last + 1 of each part of a text of n characters: 90 % train, but for their last 5 %, val; 10 % test."""
+    test = int(n * 0.9)
+    val = int(test * 0.95)
+    return {"train": (0, val), "val": (val, test), "test": (test, n)}

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from layerlab.contract import UNKNOWN, Count, DataError, DataSpec, encode
-from layerlab.data import files
+from layerlab.data import files, mapped
 from layerlab.data.base import Data
 from layerlab.data.batches import Split, TextWindows
+from layerlab.data.split import characters
 
 
 class Text(Data):
@@ -15,15 +17,15 @@ class Text(Data):
 
     The first 90 % are trained on, but for their last 5 %, which are val; the last 10 % are test, every character but
     the first scored once. The vocabulary comes from the training part, with one symbol for what it lacks.
-    context: steps of a window.
+    context: steps of a window. mapped: encode one file, larger than memory, into data/cache and map it from there.
     """
 
     kind, tasks = "tokens", ("next_token",)
     carved = True
 
-    def __init__(self, batch_size: Count = 32, path: str | None = None, context: Count = 64):
+    def __init__(self, batch_size: Count = 32, path: str | None = None, context: Count = 64, mapped: bool = False):
         super().__init__(batch_size)
-        self.path, self.context = path, context
+        self.path, self.context, self.mapped = path, context, mapped
 
     def parts(self) -> tuple[dict[str, str], str]:
         """Text of each split, and the name of the source."""
@@ -34,20 +36,28 @@ class Text(Data):
         return cut(text), place.stem
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
+        if self.mapped:
+            place = files.existing(self.path or "", "a UTF-8 text file", folder=False)
+            vocabulary, ids = mapped.read(place, self.fitted.vocabulary if self.fitted else None)
+            cuts = characters(len(ids))
+            return self._windows(vocabulary, {k: ids[slice(*c)] for k, c in cuts.items()}, place.stem)
         parts, name = self.parts()
+        own = (UNKNOWN, *sorted(set(parts["train"]) - {UNKNOWN}))
+        vocabulary = self.fitted.vocabulary if self.fitted else own
+        ids = {part: torch.tensor(encode(t, vocabulary, unknown=True)) for part, t in parts.items()}
+        return self._windows(vocabulary, ids, name)
+
+    def _windows(
+        self, vocabulary: tuple[str, ...], parts: dict[str, Tensor], name: str
+    ) -> tuple[DataSpec, dict[str, Split]]:
         if (short := min(len(t) for t in parts.values())) < 2 or len(parts["train"]) <= self.context:
             n = sum(map(len, parts.values()))
             raise DataError(
                 f"data={name}: {n} characters (smallest part {short}) are too few for data.context={self.context}; "
                 f"give a longer text or a shorter context"
             )
-        own = (UNKNOWN, *sorted(set(parts["train"]) - {UNKNOWN}))
-        vocabulary = self.fitted.vocabulary if self.fitted else own
         splits: dict[str, Split] = {
-            part: TextWindows(
-                torch.tensor(encode(t, vocabulary, unknown=True)), self.context, self.seed, train=part == "train"
-            )
-            for part, t in parts.items()
+            part: TextWindows(t, self.context, self.seed, train=part == "train") for part, t in parts.items()
         }
         spec = DataSpec(
             kind="tokens",
@@ -66,9 +76,7 @@ def _hidden(path: Path) -> bool:
 
 def cut(text: str) -> dict[str, str]:
     """The first 90 % train, but for their last 5 %, which are val; the last 10 % test."""
-    test = int(len(text) * 0.9)
-    val = int(test * 0.95)
-    return {"train": text[:val], "val": text[val:test], "test": text[test:]}
+    return {part: text[slice(*cut)] for part, cut in characters(len(text)).items()}
 
 
 def _folder(place: Path) -> str:

@@ -20,7 +20,7 @@ class MLP(Model):
 
     For next_token it reads the last `context` ids at every position, (B, T) -> (B, T, out): Bengio et al. 2003.
     depth: hidden layers, 0 = one linear map. embed: numbers per symbol, for tokens; context is for next_token alone.
-    norm: before each activation (batch: Ioffe & Szegedy 2015, layer: Ba et al. 2016). residual `pre`: every hidden layer
+    norm: before each activation (batch: Ioffe & Szegedy 2015, layer: Ba et al. 2016). residual `pre`: each hidden layer
     after the first adds to what it reads, h + linear(act(norm(h))): He et al. 2016, arXiv 1603.05027.
     """
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from layerlab.contract import DataSpec, Mismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 
 class Task:
@@ -66,6 +66,16 @@ class Task:
     def metrics(self, out: Tensor, y: Tensor) -> dict[str, float]:
         """Further figures that need all predictions of the test split at once."""
         return {}
+
+    def calibrate(self, answers: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any]:
+        """Fit to the validation split what a finished model says of its own errors: plain values, {} for nothing.
+
+        answers: output and target of each batch.
+        """
+        return {}
+
+    def restore_calibration(self, found: dict[str, Any]) -> None:
+        """Take over what `calibrate` gave."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values from which `tasks.restore` makes the same task."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from layerlab.contract import Count, DataSpec, Mismatch
+from layerlab.contract import Count, DataSpec, Fraction, Mismatch
 from layerlab.tasks.base import Task, squared_error, squared_report
 
 
@@ -20,6 +21,9 @@ class Forecast(Task):
     the window and divides by its std (Kim et al. 2022). channels: `independent` gives each channel a row of its own,
     one network for all (Nie et al. 2023); `joint` reads them together. patch: steps per patch (Nie et al. 2023).
     `auto`: independent where every channel is a target, else joint; revin; the longest patch up to 8 that divides L.
+    interval: share of the targets that an interval around a forecast is to hold, 0 = none; its half width is a quantile
+    of the errors on val, for each step and target by itself (split conformal: Lei et al. 2018; Stankeviciute et al.
+    2021). Windows overlap and the world drifts, so what it holds is measured: coverage and width on the test split.
     Reported: mse and mae over windows x steps x targets, loss (mse); on the test split also mase, the mae over that of
     the seasonal naive forecast in the training rows (Hyndman & Koehler 2006).
     """
@@ -32,8 +36,11 @@ class Forecast(Task):
         normalise: Literal["auto", "none", "last", "revin"] = "auto",
         channels: Literal["auto", "independent", "joint"] = "auto",
         patch: Count | Literal["auto"] = "auto",
+        interval: Fraction = 0.9,
     ):
-        super().__init__(spec, normalise=normalise, channels=channels, patch=patch)
+        super().__init__(spec, normalise=normalise, channels=channels, patch=patch, interval=interval)
+        self.interval = interval
+        self.half_width: Tensor | None = None  # (H, targets), in the scale of the data
         L, F_ = self.spec.shape
         self.targets = [self.spec.channels.index(name) for name in self.spec.target]
         every = len(self.targets) == F_
@@ -87,10 +94,10 @@ class Forecast(Task):
         return self._cut((x - offset) / scale), y
 
     def raw_window(self) -> Forecast:
-        for name, value in self.options.items():
-            if value != "auto":
+        for name in ("normalise", "channels", "patch"):
+            if (value := self.options[name]) != "auto":
                 raise Mismatch(f"task.{name}={value}: this model reads the raw window; leave task.{name}=auto")
-        return Forecast(self.spec, normalise="none", channels="independent", patch=1)
+        return Forecast(self.spec, normalise="none", channels="independent", patch=1, interval=self.interval)
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         one = torch.ones_like(x[:, :1])
@@ -108,7 +115,23 @@ class Forecast(Task):
         return squared_report(sums)
 
     def metrics(self, out: Tensor, y: Tensor) -> dict[str, float]:
-        if not self.spec.naive_mae or 0 in self.spec.naive_mae:
+        error, found = (out - y).abs(), {}  # (N, H, targets)
+        if self.spec.naive_mae and 0 not in self.spec.naive_mae:
+            found["mase"] = float((error.mean((0, 1)) / torch.tensor(self.spec.naive_mae)).mean())
+        if self.half_width is not None:
+            found["coverage"] = float((error <= self.half_width).double().mean())
+            found["width"] = float(2 * self.half_width.mean())
+        return found
+
+    def calibrate(self, answers: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any]:
+        errors = torch.cat([(out - y).abs().float().cpu() for out, y in answers])  # (N, H, targets)
+        rank = math.ceil((len(errors) + 1) * self.interval)
+        if not self.interval or rank > len(errors):  # too few windows for so high a share
             return {}
-        error = (out - y).abs().mean((0, 1))  # (N, H, targets) -> (targets,)
-        return {"mase": float((error / torch.tensor(self.spec.naive_mae)).mean())}
+        found = {"interval": self.interval, "half_width": errors.sort(0).values[rank - 1].tolist()}
+        self.restore_calibration(found)
+        return found
+
+    def restore_calibration(self, found: dict[str, Any]) -> None:
+        if found:
+            self.half_width = torch.tensor(found["half_width"])

@@ -1,11 +1,53 @@
-"""Pictures of a run, as PNG in its folder."""
+"""Pictures of a run, as PNG in its folder: `figures=[confusion,filters]`, or `figures=all` for those that apply."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layerlab.contract import DataSpec, LayerlabError, decode
+from layerlab.models.base import Model
+from layerlab.tasks.classify import Classify
+from layerlab.tasks.transduce import words
 
 COLOURS = {"train": "#4269d0", "val": "#efb118"}
+TRUTH, FORECAST = "#222222", "#4269d0"
+MOST_CLASSES = 40  # names on the axes of a confusion matrix
+EXAMPLES = 4  # of the test split, where a picture shows examples
+
+
+@dataclass(frozen=True)
+class Picture:
+    """Which runs a picture is for, and how it is drawn: with the run's folder, model and data."""
+
+    applies: Callable[[Model], bool]
+    draw: Callable[[Path, Model, Any], Path]
+    what: str  # in words, for the refusal
+
+
+def chosen(names: str | list[str], model: Model) -> dict[str, Picture]:
+    """The pictures that `figures=` asks for. Raises LayerlabError for an unknown name and one that does not apply."""
+    possible = {name: p for name, p in PICTURES.items() if p.applies(model)}
+    if names == "all":
+        return possible
+    found = {}
+    for name in [names] if isinstance(names, str) else names:
+        if name not in PICTURES:
+            raise LayerlabError(f"figures={name}: unknown; choose from {', '.join(PICTURES)}, or all")
+        if name not in possible:
+            kind = type(model).__name__
+            raise LayerlabError(
+                f"figures={name}: shows {PICTURES[name].what}, which {kind} for {model.spec.task} has not; "
+                f"these apply: {', '.join(possible) or 'none'}"
+            )
+        found[name] = possible[name]
+    return found
 
 
 def curves(folder: Path, title: str) -> Path | None:
@@ -14,25 +56,242 @@ def curves(folder: Path, title: str) -> Path | None:
     names = [n for n in ("loss", "acc", "mae") if any(f"{split}/{n}" in columns for split in COLOURS)]
     if not names:
         return None
-    # the object interface: pyplot would pick a window system, and keep every figure of a sweep
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.5 * len(names), 3.4), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+    figure, grid = _figure(1, len(names), 4.5, 3.4)
+    for axes, name in zip(grid[0], names, strict=True):
         for split, colour in COLOURS.items():
             if points := columns.get(f"{split}/{name}"):
                 steps, values = zip(*points, strict=True)
                 axes.plot(steps, values, color=colour, label=split, marker="." if len(steps) < 40 else None)
         axes.set_xlabel("optimizer step")
         axes.set_title(name)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.25)
+        _plain(axes)
         axes.legend(frameon=False)
-    figure.suptitle(title)
-    figure.savefig(place := folder / "curves.png", dpi=130)
+    return _saved(figure, folder / "curves.png", title)
+
+
+def confusion(folder: Path, model: Any, data: Any) -> Path:
+    """How often each class was taken for which, on the test split -> confusion.png."""
+    out, y = model.outputs
+    assert isinstance(model.task, Classify)
+    C = model.task.spec.out
+    said = model.task.probabilities(out).argmax(1)
+    counts = torch.zeros(C, C, dtype=torch.int64).index_put_((y.flatten(), said), torch.tensor(1), accumulate=True)
+    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    side = max(3.5, min(0.42 * C + 1.5, 14))
+    figure, ((axes,),) = _figure(1, 1, side, side)
+    _show(axes, shares, cmap="Blues", vmin=0, vmax=1)
+    if C <= MOST_CLASSES:
+        names = model.task.spec.classes or tuple(map(str, range(C)))
+        axes.set_xticks(range(C), names, rotation=90)
+        axes.set_yticks(range(C), names)
+        for i in range(C):
+            for j in range(C):
+                if counts[i, j]:
+                    colour = "white" if shares[i, j] > 0.5 else "black"
+                    axes.text(j, i, int(counts[i, j]), ha="center", va="center", fontsize=7, color=colour)
+    axes.set_xlabel("answer")
+    axes.set_ylabel("class")
+    return _saved(figure, folder / "confusion.png", f"{data.spec.name}, test split: {len(y):,} examples")
+
+
+def filters(folder: Path, model: Any, data: Any) -> Path:
+    """Weights of the first convolution, one square per filter -> filters.png."""
+    name, w = next(iter(model.filters().items()))  # (filters, C, h, w)
+    images = w.permute(0, 2, 3, 1) if w.shape[1] == 3 else w.mean(1, keepdim=True).permute(0, 2, 3, 1)
+    return _tiles(folder / "filters.png", [_unit(i) for i in images.cpu()], f"{name}: {len(w)} filters")
+
+
+def feature_maps(folder: Path, model: Any, data: Any) -> Path:
+    """What each convolution makes of one test image: up to 16 maps a row -> feature_maps.png."""
+    x, _ = _examples(model, data)
+    maps = list(model.feature_maps(x[:1]).items())
+    rows = maps if len(maps) <= 8 else [maps[round(i * (len(maps) - 1) / 7)] for i in range(8)]
+    figure, grid = _figure(len(rows), 17, 0.75, 0.85)
+    image = _unit(x[0].permute(1, 2, 0).cpu()) if x.ndim == 4 else x[0].T.cpu()
+    for i, (axes, (name, m)) in enumerate(zip(grid, rows, strict=True)):
+        _show(axes[0], image if i == 0 else torch.ones(1, 1, 3), cmap="gray", aspect="auto" if x.ndim == 3 else None)
+        axes[1].set_title(f"{name} {tuple(m.shape[1:])}", fontsize=7, loc="left")
+        for j in range(16):
+            if j < m.shape[1]:
+                _show(axes[j + 1], m[0, j], cmap="viridis", aspect="auto" if m.shape[2] == 1 else None)
+        for a in axes:
+            a.set_axis_off()
+    return _saved(figure, folder / "feature_maps.png", "one test image, and what each convolution makes of it")
+
+
+def attention(folder: Path, model: Any, data: Any) -> Path:
+    """Which step looks at which, for the first example of the test split, one square per layer and head."""
+    x, _ = _examples(model, data)
+    layers = model.attention(_core(model, x[:1]))
+    figure, grid = _figure(len(layers), layers[0].shape[1], 2.6, 2.8)
+    labels = _symbols(x[0], data.spec)
+    for i, (row, weights) in enumerate(zip(grid, layers, strict=True)):
+        for h, axes in enumerate(row):
+            _show(axes, weights[0, h], cmap="Blues", vmin=0)
+            axes.set_title(f"layer {i + 1}, head {h + 1}", fontsize=8)
+            _ticks(axes, labels, labels)
+    return _saved(figure, folder / "attention.png", "each row looks at the columns")
+
+
+def alignment(folder: Path, model: Any, data: Any) -> Path:
+    """Where the decoder looked for each symbol it wrote, for examples of the test split -> alignment.png."""
+    x, _ = _examples(model, data)
+    return draw_alignment(folder / "alignment.png", model, x, data.spec)
+
+
+def draw_alignment(place: Path, model: Any, x: Tensor, spec: DataSpec) -> Path:
+    """One square per word of x (B, T): letters from left to right, what was written from top to bottom."""
+    looks, said = model.alignment(x), model.generate(x)
+    figure, grid = _figure(1, len(x), 2.8, 3.0)
+    for axes, look, ids, word in zip(grid[0], looks.cpu(), said.tolist(), x, strict=True):
+        letters, answer = _symbols(word, spec), [spec.target_vocabulary[i] for i in words(ids)]
+        _show(axes, look[: max(len(answer), 1), : len(letters)], cmap="Blues", vmin=0, vmax=1)
+        _ticks(axes, letters, answer)
+    return _saved(figure, place, "what was written (rows) from which letters (columns)")
+
+
+def forecast(folder: Path, model: Any, data: Any) -> Path:
+    """Forecasts against what came, for windows spread over the test split -> forecast.png."""
+    split = data.splits["test"]
+    at = torch.linspace(0, len(split) - 1, min(EXAMPLES, len(split))).long()
+    x, y = (v.to(model.device) for v in split.read(at, None))
+    return draw_forecast(folder / "forecast.png", model, x, data.spec, y)
+
+
+def draw_forecast(place: Path, model: Any, x: Tensor, spec: DataSpec, y: Tensor | None = None) -> Path:
+    """The window, the forecast with its interval, and what came where it is known, in the units of the data."""
+    targets = [spec.channels.index(t) for t in spec.target][:EXAMPLES]
+    mean, std = (torch.tensor(v) for v in (spec.mean, spec.std))
+    with torch.no_grad():
+        out = model.answer(x).cpu()  # (B, H, targets)
+    figure, grid = _figure(len(targets), len(x), 4.2, 2.4)
+    L, H = spec.shape[0], spec.horizon
+    seen, ahead = range(max(L - 3 * H, 0) - L + 1, 1), range(1, H + 1)
+    for k, row in enumerate(grid):
+        c = targets[k]
+        for b, axes in enumerate(row):
+            past = (x[b, -len(seen) :, c].cpu() * std[c] + mean[c]).tolist()
+            axes.plot(seen, past, color=TRUTH, linewidth=1)
+            if y is not None:
+                axes.plot(ahead, (y[b, :, k].cpu() * std[c] + mean[c]).tolist(), color=TRUTH, linewidth=1, label="came")
+            centre = out[b, :, k] * std[c] + mean[c]
+            axes.plot(ahead, centre.tolist(), color=FORECAST, label="forecast")
+            if model.task.half_width is not None:
+                half = model.task.half_width[:, k] * std[c]
+                axes.fill_between(ahead, (centre - half).tolist(), (centre + half).tolist(), color=FORECAST, alpha=0.2)
+            axes.axvline(0.5, color="gray", linewidth=0.5)
+            axes.set_title(spec.target[k], fontsize=8)
+            _plain(axes)
+    grid[0][0].legend(frameon=False, fontsize=7)
+    band = f", band: {model.task.interval:.0%} interval" if model.task.half_width is not None else ""
+    return _saved(figure, place, f"steps after the window{band}")
+
+
+def samples(folder: Path, model: Any, data: Any) -> Path:
+    """What the model writes by itself, twenty times, seed 0 -> samples.png."""
+    from layerlab.train.predict import rows
+
+    texts = [r["text"] for r in rows(model, data, "", samples=20 if data.spec.pad is not None else 2)]
+    figure, ((axes,),) = _figure(1, 1, 7, 4.5)
+    axes.set_axis_off()
+    half = (len(texts) + 1) // 2
+    for i, part in enumerate((texts[:half], texts[half:])):
+        shown = "\n".join(t.replace("$", r"\$") for t in part)
+        axes.text(0.5 * i, 1, shown, va="top", family="monospace", fontsize=9 if len(texts) > 2 else 6)
+    return _saved(figure, folder / "samples.png", f"sampled from {type(model).__name__} on {data.spec.name}")
+
+
+def _has(name: str) -> Callable[[Model], bool]:
+    return lambda model: callable(getattr(model, name, None))
+
+
+PICTURES = {
+    "confusion": Picture(
+        lambda m: isinstance(m.task, Classify) and m.task.labels != "multilabel",
+        confusion,
+        "which class is taken for which",
+    ),
+    "filters": Picture(_has("filters"), filters, "the filters of a convolution"),
+    "feature_maps": Picture(_has("feature_maps"), feature_maps, "the feature maps of convolutions"),
+    "attention": Picture(_has("attention"), attention, "which step looks at which"),
+    "alignment": Picture(_has("alignment"), alignment, "where a decoder looks"),
+    "forecast": Picture(lambda m: m.spec.task == "forecast", forecast, "forecasts against what came"),
+    "samples": Picture(lambda m: m.spec.task == "next_token", samples, "what a language model writes"),
+}
+
+
+# --- inside
+
+
+def _figure(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
+    """A figure, and its axes as rows of columns. width, height: of each, in inches."""
+    # the object interface: pyplot would pick a window system, and keep every figure of a sweep
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def _saved(figure: Any, place: Path, title: str) -> Path:
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(place, dpi=130)
     return place
+
+
+def _show(axes: Any, image: Tensor, **options: Any) -> None:
+    axes.imshow(image.cpu().numpy(), **options)
+
+
+def _plain(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+
+
+def _ticks(axes: Any, columns: list[str], rows: list[str]) -> None:
+    if columns and max(len(columns), len(rows)) <= 40:
+        axes.set_xticks(range(len(columns)), columns, fontsize=7)
+        axes.set_yticks(range(len(rows)), rows, fontsize=7)
+
+
+def _tiles(place: Path, images: list[Tensor], title: str) -> Path:
+    columns = min(len(images), 16)
+    figure, grid = _figure(-(-len(images) // columns), columns, 0.7, 0.75)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for axes, image in zip(grid.flat, images, strict=False):
+        _show(axes, image, cmap="gray")
+    return _saved(figure, place, title)
+
+
+def _unit(image: Tensor) -> Tensor:
+    """(H, W, C) stretched to 0..1; one channel as (H, W)."""
+    low, high = image.min(), image.max()
+    image = (image - low) / (high - low).clamp(min=1e-8)
+    return image[..., 0] if image.shape[-1] != 3 else image
+
+
+def _examples(model: Model, data: Any) -> tuple[Tensor, Tensor]:
+    split = data.splits["test"]
+    x, y = split.read(torch.arange(min(EXAMPLES, len(split))), None)
+    return x.to(model.device), y
+
+
+def _core(model: Any, x: Tensor) -> Tensor:
+    """What the network inside the task's wrapper reads of x."""
+    if model.spec.task != "forecast":
+        return x
+    y = torch.zeros(len(x), model.task.spec.horizon, len(model.task.spec.target), device=x.device)
+    return model.task.core_batch(x, y)[0][:1]
+
+
+def _symbols(ids: Tensor, spec: DataSpec) -> list[str]:
+    """The symbols of one example, without padding; nothing where it is no text."""
+    if spec.kind != "tokens":
+        return []
+    kept = [i for n, i in enumerate(ids.tolist()) if n == 0 or i != spec.pad]
+    return [decode([i], spec.vocabulary).replace("\n", "\\n") for i in kept]
 
 
 def _columns(file: Path) -> dict[str, list[tuple[int, float]]]:

@@ -14,6 +14,7 @@ from layerlab.models.base import Model
 from layerlab.tasks.classify import Classify
 from layerlab.tasks.next_token import sample
 from layerlab.tasks.transduce import words
+from layerlab.train import figures
 
 Rows = list[dict[str, Any]]
 
@@ -39,30 +40,47 @@ def rows(
         if isinstance(source, Tensor):
             raise LayerlabError("predict: a language model continues a text; give the beginning as a string")
         return _samples(model, spec, str(source), samples, length, temperature, seed)
+    x, names = _inputs(data, source)
     if spec.task == "transduce":
-        return _answers(model, data, source)
-    if isinstance(source, Tensor):
-        x, names = source, [str(i) for i in range(len(source))]
-    elif hasattr(data, "encode_text") and not Path(source).is_file():
-        x, names = data.encode_text(source)
-    else:
-        x, names = data.encode(Path(source).expanduser() if source else None)
+        return _answers(model, spec, x, names)
     with torch.no_grad():
         out = torch.cat([model.answer(part) for part in x.split(256)])
     if isinstance(model.task, Classify):
         return _classes(model.task, out, names)
     if spec.task == "forecast":
-        return _forecast(spec, out, names)
+        return _forecast(spec, out, names, model.task)
     mean, std = torch.tensor(spec.target_mean), torch.tensor(spec.target_std)
     values = (out.cpu() * std + mean).tolist()
     return [{"input": n} | dict(zip(spec.target, v, strict=True)) for n, v in zip(names, values, strict=True)]
 
 
-def _answers(model: Model, data: Any, source: Any) -> Rows:
-    x, names = (
-        (source, [str(i) for i in range(len(source))]) if isinstance(source, Tensor) else data.encode_text(source)
-    )
-    said = [decode_symbols(words(ids), data.spec.target_vocabulary) for ids in model.generate(x).tolist()]
+def draw(model: Model, data: Any, source: Any, place: Path) -> Path:
+    """A forecast with its interval, or where a decoder looked for each word, as a picture.
+
+    Raises LayerlabError for a task that has none.
+    """
+    spec = data.spec
+    if spec.task not in ("forecast", "transduce"):
+        raise LayerlabError(f"plot: there is none for {spec.task}; forecasts and transductions have one")
+    x, _ = _inputs(data, source)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    x = x.to(model.device)
+    if spec.task == "forecast":
+        return figures.draw_forecast(place, model, x, spec)
+    return figures.draw_alignment(place, model, x, spec)
+
+
+def _inputs(data: Any, source: Any) -> tuple[Tensor, list[str]]:
+    """x as the data gives it, and a name for each row."""
+    if isinstance(source, Tensor):
+        return source, [str(i) for i in range(len(source))]
+    if hasattr(data, "encode_text") and not Path(source).is_file():
+        return data.encode_text(source)
+    return data.encode(Path(source).expanduser() if source else None)
+
+
+def _answers(model: Model, spec: Any, x: Tensor, names: list[str]) -> Rows:
+    said = [decode_symbols(words(ids), spec.target_vocabulary) for ids in model.generate(x).tolist()]
     return [{"input": name, "output": answer} for name, answer in zip(names, said, strict=True)]
 
 
@@ -85,14 +103,20 @@ def _classes(task: Classify, out: Tensor, names: list[str]) -> Rows:
     return found
 
 
-def _forecast(spec: Any, out: Tensor, names: list[str]) -> Rows:
+def _forecast(spec: Any, out: Tensor, names: list[str], task: Any) -> Rows:
     at = [spec.channels.index(t) for t in spec.target]
     mean, std = (torch.tensor(v)[at] for v in (spec.mean, spec.std))
-    values = (out.cpu() * std + mean).tolist()  # (N, H, targets), in the units of the file
+    columns = {t: out[..., k] for k, t in enumerate(spec.target)}
+    if task.half_width is not None:
+        for k, t in enumerate(spec.target):
+            half = task.half_width[:, k]
+            columns |= {f"{t}_low": out[..., k] - half, f"{t}_high": out[..., k] + half}
+    scale = {f"{t}{end}": (mean[k], std[k]) for k, t in enumerate(spec.target) for end in ("", "_low", "_high")}
+    values = {c: (v.cpu() * scale[c][1] + scale[c][0]).tolist() for c, v in columns.items()}  # (N, H), as in the file
     return [
-        {"input": name, "step": i + 1} | dict(zip(spec.target, row, strict=True))
-        for name, window in zip(names, values, strict=True)
-        for i, row in enumerate(window)
+        {"input": name, "step": i + 1} | {c: v[n][i] for c, v in values.items()}
+        for n, name in enumerate(names)
+        for i in range(spec.horizon)
     ]
 
 

@@ -48,6 +48,10 @@ class Run:
         """Rows for new inputs: a path to images or a csv, a text prompt, or a batch x as the data gives it."""
         return predict.rows(self.model, self.data, source, **options)
 
+    def draw(self, source: Any, place: Path) -> Path:
+        """A picture of the answers to new inputs: a forecast with its interval, or where a decoder looked."""
+        return predict.draw(self.model, self.data, source, place)
+
 
 def fit(composed: Composed, folder: str | None = None) -> Run:
     """Train, test the selected checkpoint, and leave the record. folder: where, instead of a new one under logs/.
@@ -127,6 +131,7 @@ def _fit(config: Config, record: Record, opened: list[Any]) -> Run:
         raise LayerlabError(
             f"trainer.val_check_interval={interval}: an epoch has {batches} batches; give a share below 1"
         )
+    pictures = figures.chosen(config["figures"], model)
     if config["check_only"]:
         print(_plan(model, data, trainer, folder))
         return Run(folder, model, data)
@@ -145,6 +150,13 @@ def _fit(config: Config, record: Record, opened: list[Any]) -> Run:
     chosen = trainer.strategy.broadcast(saver.best if config["select"] == "best" else saver.last)
     assert chosen is not None  # on_train_end has saved one
     model.load_state_dict(checkpoint.read(chosen)["state_dict"])
+    model.eval()
+    with torch.no_grad():
+        device = model.to(trainer.strategy.root_device).device
+        answers = ((model.answer(x.to(device)), y.to(device)) for x, y in data.batches("val"))
+        calibration = task.calibrate(answers)
+    if calibration:
+        record.write("calibration.json", calibration)
     metrics = trainer.test(model, datamodule=data, verbose=False)[0]
     model.eval()  # what answers from here on is a finished model
     results = {
@@ -166,6 +178,8 @@ def _fit(config: Config, record: Record, opened: list[Any]) -> Run:
         for logger in trainer.loggers:
             logger.save()
         figures.curves(folder, f"{name}, seed {config['seed']}")
+        for picture in pictures.values():
+            picture.draw(folder, model, data)
         print(_table(results, folder))
     return Run(folder, model, data, results["metrics"], results)
 
@@ -352,6 +366,8 @@ def load(folder: str | Path, which: str = "best") -> Run:
     model.on_load_checkpoint(saved)
     model.task = model.task or build(config["task"], DataSpec.coerce(saved["task"]["spec"]), allowed=allowed)
     model.load_state_dict(saved["state_dict"])
+    if (place / "calibration.json").is_file():
+        model.task.restore_calibration(read_json(place / "calibration.json"))
     model.eval()
     torch.set_num_threads(config["trainer"]["threads"])
     return Run(place, model, data, results.get("metrics", {}), results)
