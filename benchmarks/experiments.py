@@ -2,6 +2,8 @@
 
     python benchmarks/experiments.py [NAME ...] [key=value ...] [--seeds 3]     e.g. makemore_lstm data.path=names.txt
     python benchmarks/experiments.py --commands                                 whole commands, start-up included
+    python benchmarks/experiments.py --baselines FOLDER     what every language model and forecast is held against;
+                                                            FOLDER holds names.txt, tinyshakespeare.txt, ETTh1.csv
 
 One process, one thread; CPU seconds are user + system time.
 """
@@ -27,6 +29,7 @@ from layerlab.contract import LayerlabError
 
 ROOT = Path(__file__).parents[1]
 COSTS = ROOT / "benchmarks" / "results" / "commands.json"
+BASELINES = ROOT / "benchmarks" / "results" / "baselines.json"
 RESULTS = ROOT / "benchmarks" / "results" / "experiments.json"
 T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # t quantiles
 
@@ -102,6 +105,57 @@ def command_table(found: dict[str, float]) -> str:
     return "\n".join(lines + [f"| `{n}` | {s:.2f} | {s / torch_s:.2f} |" for n, s in found.items()])
 
 
+ORDERS = (2, 3, 4, 5, 6)
+HORIZONS = (96, 192, 336, 720)
+FORECASTS = {
+    "last value": ["model=naive"],
+    "mean of 24 h": ["model=naive", "model.over=24"],
+    "seasonal naive, 24 h": ["model=seasonal_naive"],
+    "ridge on x": ["model=ridge", "model.subtract_last=false"],
+    "ridge on x - last": ["model=ridge"],
+}
+
+
+def baselines(folder: Path) -> dict[str, dict[str, float]]:
+    """Test figures of the models without a gradient: n-grams by order, forecasts of ETTh1 by horizon."""
+    texts = {
+        "names": ["data=names"],
+        "makemore": ["data=makemore", f"data.path={folder / 'names.txt'}"],
+        "shakespeare": ["experiment=shakespeare_ngram", f"data.path={folder / 'tinyshakespeare.txt'}"],
+    }
+    found: dict[str, dict[str, float]] = {}
+    for name, data in texts.items():
+        orders = [n for n in ORDERS if n < 6 or name == "shakespeare"]
+        row = {str(n): _test([*data, "model=ngram", f"model.order={n}"], "test/nll") for n in orders}
+        found[f"n-gram on {name}"] = row
+        print(name, row)
+    for name, model in FORECASTS.items():
+        data = ["data=etth1", f"data.path={folder / 'ETTh1.csv'}"]
+        found[name] = {str(H): _test([*model, *data, f"data.horizon={H}"], "test/mse") for H in HORIZONS}
+        print(name, found[name])
+    return found
+
+
+def _test(overrides: list[str], figure: str) -> float:
+    with tempfile.TemporaryDirectory() as logs, contextlib.redirect_stdout(io.StringIO()):
+        return layerlab.train(*overrides, f"logs={logs}", "progress=none").metrics[figure]
+
+
+def baseline_tables(found: dict[str, dict[str, float]]) -> str:
+    """Both tables as markdown."""
+    parts = []
+    for what, columns, rows in (
+        ("test/nll, Witten-Bell n-gram", [f"n = {n}" for n in ORDERS], [r for r in found if r.startswith("n-gram")]),
+        ("test/mse, ETTh1, look-back 336", list(map(str, HORIZONS)), [r for r in found if not r.startswith("n-gram")]),
+    ):
+        lines = [f"| {what} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+        for row in rows:
+            values = [found[row].get(c.removeprefix("n = ")) for c in columns]
+            lines.append(f"| {row} | " + " | ".join("" if v is None else f"{v:.3f}" for v in values) + " |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
 def table(found: dict) -> str:
     """The results as markdown."""
     lines = [
@@ -120,14 +174,23 @@ def main() -> None:
     parser.add_argument("arguments", nargs="*", help="names of experiments, default all; overrides for each of them")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--commands", action="store_true", help="measure whole commands instead")
+    parser.add_argument("--baselines", type=Path, metavar="FOLDER", help="measure the baselines instead")
     options = parser.parse_args()
+    rows = json.loads(BASELINES.read_text()) if BASELINES.exists() else {}
+    if options.baselines:
+        rows = baselines(options.baselines.absolute())
+        BASELINES.write_text(json.dumps(rows, indent=1) + "\n")
     costs = json.loads(COSTS.read_text()) if COSTS.exists() else {}
     if options.commands:
         costs = commands()
         COSTS.write_text(json.dumps(costs, indent=1) + "\n")
     overrides = [a for a in options.arguments if "=" in a]
     names = [a for a in options.arguments if "=" not in a]
-    names = [] if options.commands else names or sorted(f.stem for f in (config_dir() / "experiment").glob("*.yaml"))
+    names = (
+        []
+        if options.commands or options.baselines
+        else names or sorted(f.stem for f in (config_dir() / "experiment").glob("*.yaml"))
+    )
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in names:
         try:
@@ -143,6 +206,9 @@ def main() -> None:
         "# Results\n\nWritten by `python benchmarks/experiments.py`. Each row is `python train.py experiment=NAME`\n"
         "over n seeds. The interval is the 95 % t-interval over seeds, without the sampling error of the test set.\n"
         f"Machine: {'; '.join(machines)}.\n\n{table(found)}\n\n"
+        "## Baselines\n\nWritten by `python benchmarks/experiments.py --baselines FOLDER`; no seed, no gradient.\n"
+        "A network works when it passes them.\n\n"
+        f"{baseline_tables(rows)}\n\n"
         "## Whole commands\n\nWritten by `python benchmarks/experiments.py --commands`, same machine.\n\n"
         f"{command_table(costs) if costs else 'not measured'}\n",
         encoding="utf-8",
