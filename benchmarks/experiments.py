@@ -186,11 +186,8 @@ def main() -> None:
         COSTS.write_text(json.dumps(costs, indent=1) + "\n")
     overrides = [a for a in options.arguments if "=" in a]
     names = [a for a in options.arguments if "=" not in a]
-    names = (
-        []
-        if options.commands or options.baselines
-        else names or sorted(f.stem for f in (config_dir() / "experiment").glob("*.yaml"))
-    )
+    if not (names or options.commands or options.baselines):
+        names = sorted(f.stem for f in (config_dir() / "experiment").glob("*.yaml"))
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in names:
         try:

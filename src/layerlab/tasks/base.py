@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerlab.contract import DataSpec, Mismatch
+from layerlab.contract import IGNORE, DataSpec, Mismatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -102,3 +102,17 @@ def squared_report(sums: list[float]) -> dict[str, float]:
     """loss, mse and mae from added-up sums."""
     squared, absolute, n, _ = sums
     return {"loss": squared / n, "mse": squared / n, "mae": absolute / n}
+
+
+def symbol_error(out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean cross-entropy of a batch over the symbols that count, (B, T, V) against (B, T), and its sums (4,)."""
+    out, y = out.flatten(0, 1), y.reshape(-1)  # (B, T, V) -> (B T, V)
+    loss = F.cross_entropy(out, y, ignore_index=IGNORE)
+    n = (y != IGNORE).sum()
+    return loss, sums(loss * n, (out.argmax(1) == y).sum(), n)
+
+
+def symbol_report(sums: list[float]) -> dict[str, float]:
+    """loss, nll in nats per symbol and acc from added-up sums."""
+    nll, correct, n, _ = sums
+    return {"loss": nll / n, "nll": nll / n, "acc": correct / n}

@@ -5,10 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from layerlab.contract import IGNORE, DataSpec
-from layerlab.tasks.base import Task, sums
+from layerlab.contract import DataSpec
+from layerlab.tasks.base import Task, symbol_error, symbol_report
 
 
 class NextToken(Task):
@@ -24,14 +23,10 @@ class NextToken(Task):
         super().__init__(spec)
 
     def measure(self, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        out, y = out.flatten(0, 1), y.reshape(-1)  # (B, T, V) -> (B T, V)
-        loss = F.cross_entropy(out, y, ignore_index=IGNORE)
-        n = (y != IGNORE).sum()
-        return loss, sums(loss * n, (out.argmax(1) == y).sum(), n)
+        return symbol_error(out, y)
 
     def report(self, sums: list[float]) -> dict[str, float]:
-        nll, correct, n, _ = sums
-        return {"loss": nll / n, "nll": nll / n, "acc": correct / n}
+        return symbol_report(sums)
 
 
 @torch.no_grad()

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from torch.nn import functional as F
 from torchmetrics.functional.text import edit_distance
 
 from layerlab.contract import IGNORE, DataSpec
-from layerlab.tasks.base import Task, sums
+from layerlab.tasks.base import Task, symbol_error, symbol_report
 
 
 class Transduce(Task):
@@ -26,14 +25,10 @@ class Transduce(Task):
         super().__init__(spec)
 
     def measure(self, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        out, y = out.flatten(0, 1), y.reshape(-1)  # (B, U, V) -> (B U, V)
-        loss = F.cross_entropy(out, y, ignore_index=IGNORE)
-        n = (y != IGNORE).sum()
-        return loss, sums(loss * n, (out.argmax(1) == y).sum(), n)
+        return symbol_error(out, y)
 
     def report(self, sums: list[float]) -> dict[str, float]:
-        nll, correct, n, _ = sums
-        return {"loss": nll / n, "nll": nll / n, "acc": correct / n}
+        return symbol_report(sums)
 
     def prediction(self, model: Any, x: Tensor, out: Tensor) -> Tensor:
         return model.generate(x)
