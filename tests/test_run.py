@@ -151,9 +151,9 @@ def test_other_rows_are_scored_with_the_encoding_of_the_run(train, tmp_path):
     }
     node = {"_target_": "layerlab.data.table.Table", "target": "bought"}
     same = evaluate(str(run.folder), node | {"path": table(tmp_path / "b.csv", 400, start=200)})
-    assert same["test/acc"] > 0.9
+    assert same["test/b/acc"] > 0.9
     scaled = evaluate(str(run.folder), node | {"path": table(tmp_path / "c.csv", 400, scale=100.0)})
-    assert scaled["test/acc"] < 0.7  # another unit is another size to the scaler of the run
+    assert scaled["test/c/acc"] < 0.7  # another unit is another size to the scaler of the run
     with pytest.raises(Mismatch, match="would put training rows into the test part"):
         evaluate(str(run.folder), node | {"path": path, "split_seed": 1})
     (tmp_path / "d.csv").write_text((tmp_path / "a.csv").read_text().replace("yes", "maybe"))
@@ -170,8 +170,8 @@ def test_another_series_is_scored_in_the_scale_of_the_run(train, tmp_path):
     options = ("model=mlp", "data=csv", "data.target=y", "task.normalise=none", "trainer.max_epochs=2")
     run = train(*options, f"data.path={series(tmp_path / 'a.csv', 400)}")
     node = {"_target_": "layerlab.data.csv_series.CSVSeries", "target": "y"}
-    near = evaluate(str(run.folder), node | {"path": series(tmp_path / "b.csv", 300)})["test/mse"]
-    far = evaluate(str(run.folder), node | {"path": series(tmp_path / "c.csv", 300, level=50.0)})["test/mse"]
+    near = evaluate(str(run.folder), node | {"path": series(tmp_path / "b.csv", 300)})["test/b/mse"]
+    far = evaluate(str(run.folder), node | {"path": series(tmp_path / "c.csv", 300, level=50.0)})["test/c/mse"]
     assert near < 2 * run.metrics["test/mse"]
     assert far > 100 * near
     rows = run.predict(torch.zeros(3, 36, 1))

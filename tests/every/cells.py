@@ -5,6 +5,7 @@ from layerlab.signature import read_target
 
 DATA = {  # data -> (its task, further overrides; {tmp} is the folder of the test)
     "digits": ("classify", []),
+    "photos": ("classify", []),
     "mnist": ("classify", ["data.path={tmp}/mnist"]),
     "fashion_mnist": ("classify", ["data.path={tmp}/mnist"]),
     "cifar10": ("classify", ["data.path={tmp}/cifar"]),

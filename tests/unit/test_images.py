@@ -10,9 +10,10 @@ from PIL import Image
 from tests.formats import write_cifar, write_classes, write_idx, write_usps
 
 from layerlab.contract import DataError, DataSpec, Mismatch
-from layerlab.data import augment, images
+from layerlab.data import augment, images, photos
 from layerlab.data.batches import Batches, Pixels
 from layerlab.data.image_folder import ImageFolder
+from layerlab.data.photos import Photos
 from layerlab.data.published import CIFAR10, CIFAR100, MNIST, FashionMNIST
 from layerlab.data.torchvision_set import TorchvisionSet
 
@@ -87,6 +88,24 @@ def test_an_unknown_or_missing_torchvision_set_is_refused_in_one_sentence(tmp_pa
         TorchvisionSet(name="SVNH")
     with pytest.raises(DataError, match=r"data\.name=KMNIST: cannot be read .* below data\.path=FOLDER"):
         TorchvisionSet(name="KMNIST", path=str(tmp_path)).spec  # noqa: B018
+
+
+def test_patches_of_a_photograph_never_come_from_two_sides_of_a_border():
+    data = Photos(per_class=8, size=40)
+    assert {k: len(v) for k, v in data.splits.items()} == {"train": 128, "val": 32, "test": 64}
+    assert data.spec.classes[0] == "astronaut"
+    with Image.open(next(f for f in photos._files() if f.stem == "coins")) as image:
+        coins = np.asarray(image.convert("L"))
+    label = data.spec.classes.index("coins")
+    for part, (low, high) in photos.RANGES.items():
+        split = data.splits[part]
+        patches = split.x[split.index[split.y[split.index] == label]][:, 0].numpy()
+        windows = np.lib.stride_tricks.sliding_window_view(coins, (40, 40))
+        for patch in patches:
+            at = np.argwhere((windows[:, :, 0, 0] == patch[0, 0]) & (windows[:, :, 20, 20] == patch[20, 20]))
+            columns = [c for r, c in at if np.array_equal(windows[r, c], patch)]
+            assert columns
+            assert all(round(low * coins.shape[1]) <= c <= round(high * coins.shape[1]) - 40 for c in columns)
 
 
 # --- folders

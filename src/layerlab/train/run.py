@@ -378,6 +378,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Metrics of a run's checkpoint on a split of its own data, or of the data that `node` builds; kept in eval.json.
 
+    Those of other data carry its name: test/<data>/acc.
+
     Other data is read with the scaler, vocabulary and encoding that the run was trained with. Raises LayerlabError.
     """
     _quiet()
@@ -401,7 +403,8 @@ def evaluate(
     options = {k: config["trainer"][k] for k in keys if k in config["trainer"]}
     trainer = make_trainer(folder=None, callbacks=[], loggers=[], **options)
     found = trainer.test(run.model, dataloaders=data.batches(split), verbose=False)[0]
-    metrics = {name.replace("test/", f"{split}/"): value for name, value in found.items()}
+    part = f"{split}/{theirs.name}/" if node else f"{split}/"
+    metrics = {name.replace("test/", part): value for name, value in found.items()}
     result = {"checkpoint": which, "split": split, "data": node or config["data"], "metrics": metrics}
     Record(place, Composed(config, {})).write("eval.json", result)
     return metrics
