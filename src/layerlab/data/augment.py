@@ -1,7 +1,7 @@
 """Changes to the training batches of images, each image by itself: augment=[crop,flip,mixup].
 
-A change is called with a batch (x, y), x (B, C, H, W) standardised, and draws from torch's generator, which is keyed by
-(seed, epoch, batch) while it does. Evaluation sees none of it.
+A change is called with a batch (x, y), x (B, C, H, W) standardised, and draws from torch's generator of the CPU, which
+is keyed by (seed, epoch, batch) while it does. Evaluation sees none of it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def flip(spec: DataSpec, p: Annotated[float, ">= 0", "<= 1"] = 0.5) -> Change:
 
     def change(batch: Batch) -> Batch:
         x, y = batch
-        turned = torch.rand(len(x), 1, 1, 1, device=x.device) < p
-        return torch.where(turned, x.flip(3), x), y
+        turned = torch.rand(len(x), 1, 1, 1) < p
+        return torch.where(turned.to(x.device), x.flip(3), x), y
 
     return change
 
@@ -49,7 +49,7 @@ def crop(spec: DataSpec, padding: Count = 4, fill: Literal["black", "reflect"] =
             b = black.to(x.device)
             padded = F.pad(x - b, edges) + b
         B = len(x)
-        down, right = torch.randint(0, 2 * padding + 1, (2, B, 1), device=x.device)
+        down, right = torch.randint(0, 2 * padding + 1, (2, B, 1)).to(x.device)
         rows = down + torch.arange(H, device=x.device)  # (B, H)
         columns = right + torch.arange(W, device=x.device)
         at = torch.arange(B, device=x.device)

@@ -67,7 +67,8 @@ def rotate(x: Tensor, turn: Tensor) -> Tensor:
 
     The product of two turned vectors then depends on their distance alone. Source: Su et al. 2021, arXiv 2104.09864.
     """
-    cos, sin = turn[: x.shape[-2]].cos(), turn[: x.shape[-2]].sin()  # (T, d / 2)
+    angle = turn[: x.shape[-2]]  # (T, d / 2)
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     a, b = x[..., ::2], x[..., 1::2]
     return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)
 
