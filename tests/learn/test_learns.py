@@ -87,6 +87,48 @@ def test_tables_and_signals(overrides, metric, better_than, train):
     assert value > better_than
 
 
+MEMORY = [  # experiment, least and most accuracy
+    ("copy_rnn", 0.0, 0.2),
+    ("copy_lstm", 0.95, 1.0),
+    ("copy_lstm_chrono", 0.95, 1.0),
+    ("copy_attention", 0.99, 1.0),
+    ("recall_rnn", 0.0, 0.2),
+    ("recall_lstm", 0.45, 1.0),
+]
+
+
+@pytest.mark.parametrize(("experiment", "least", "most"), MEMORY, ids=[m[0] for m in MEMORY])
+def test_who_remembers_what_was_fifty_steps_ago(experiment, least, most, train):
+    found = [train(f"experiment={experiment}", f"seed={s}").metrics["test/acc"] for s in range(3)]
+    assert least <= sum(found) / 3 <= most, found
+
+
+@pytest.mark.parametrize(
+    ("overrides", "least"),
+    [
+        (["model=mlp", "data=xor"], 0.97),
+        (["model=mlp", "data=moons"], 0.97),
+        (["model=mlp", "model.depth=3", "data=spirals", "trainer.max_epochs=60"], 0.9),
+        (["model=cnn", "data=photos", "data.size=32", "trainer.max_epochs=10"], 0.5),
+    ],
+    ids=lambda v: v[1] if isinstance(v, list) else "",
+)
+def test_boundaries_and_photographs(overrides, least, train):
+    assert train(*overrides).metrics["test/acc"] >= least
+
+
+def test_one_neuron_draws_no_boundary_around_opposite_corners(train):
+    assert train("model=neuron", "data=xor").metrics["test/acc"] < 0.7
+
+
+def test_the_sum_of_two_marked_numbers_is_learned_by_an_lstm_and_guessing_gives_a_sixth(train):
+    options = ("data=adding", "data.steps=50", "model.width=64", "trainer.max_epochs=6", "optimizer.lr=2e-3")
+    run = train("model=lstm", "model.forget_bias=chrono", *options)
+    targets = torch.cat([y for _, y in run.data.batches("test")])
+    assert float(((targets - 1) ** 2).mean()) == pytest.approx(1 / 6, rel=0.1)
+    assert run.metrics["test/mse"] < 0.02
+
+
 def test_debug_overfit_learns_two_batches(train):
     run = train("model=mlp", "debug=overfit")
     assert run.model.task.report(run.model.epoch_sums.tolist())["acc"] == 1.0
