@@ -70,7 +70,7 @@ class Task:
     def calibrate(self, answers: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any]:
         """Fit to the validation split what a finished model says of its own errors: plain values, {} for nothing.
 
-        answers: output and target of each batch.
+        answers: output and target of each batch, computed when asked for.
         """
         return {}
 

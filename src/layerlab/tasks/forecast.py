@@ -124,9 +124,11 @@ class Forecast(Task):
         return found
 
     def calibrate(self, answers: Iterable[tuple[Tensor, Tensor]]) -> dict[str, Any]:
+        if not self.interval:
+            return {}
         errors = torch.cat([(out - y).abs().float().cpu() for out, y in answers])  # (N, H, targets)
         rank = math.ceil((len(errors) + 1) * self.interval)
-        if not self.interval or rank > len(errors):  # too few windows for so high a share
+        if rank > len(errors):  # too few windows for so high a share
             return {}
         found = {"interval": self.interval, "half_width": errors.sort(0).values[rank - 1].tolist()}
         self.restore_calibration(found)

@@ -9,6 +9,7 @@ import time
 import warnings
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -150,13 +151,7 @@ def _fit(config: Config, record: Record, opened: list[Any]) -> Run:
     chosen = trainer.strategy.broadcast(saver.best if config["select"] == "best" else saver.last)
     assert chosen is not None  # on_train_end has saved one
     model.load_state_dict(checkpoint.read(chosen)["state_dict"])
-    model.eval()
-    with torch.no_grad():
-        device = model.to(trainer.strategy.root_device).device
-        answers = ((model.answer(x.to(device)), y.to(device)) for x, y in data.batches("val"))
-        calibration = task.calibrate(answers)
-    if calibration:
-        record.write("calibration.json", calibration)
+    _calibrate(model, task, data, trainer, record)
     metrics = trainer.test(model, datamodule=data, verbose=False)[0]
     model.eval()  # what answers from here on is a finished model
     results = {
@@ -182,6 +177,18 @@ def _fit(config: Config, record: Record, opened: list[Any]) -> Run:
             picture.draw(folder, model, data)
         print(_table(results, folder))
     return Run(folder, model, data, results["metrics"], results)
+
+
+def _calibrate(model: Model, task: Task, data: Any, trainer: Trainer, record: Record) -> None:
+    """Fit to val what the task says of the errors of the finished model, over the batches that validation read."""
+    model.eval()
+    device = trainer.strategy.root_device
+    model.to(device)
+    batches = islice(data.batches("val"), int(sum(trainer.num_val_batches)) or None)
+    with torch.no_grad():
+        found = task.calibrate((model.answer(x.to(device)), y.to(device)) for x, y in batches)
+    if found:
+        record.write("calibration.json", found)
 
 
 def _augment(config: Config, spec: DataSpec, make: Any) -> list[Any]:
