@@ -218,3 +218,38 @@ def test_makemores_names_are_scored_by_a_run_on_the_census(train):
     node = {"_target_": "layerlab.data.makemore.Makemore", "path": str(SHARED / "names.txt")}
     with pytest.raises(DataError, match="the run knows up to 11"):
         evaluate(str(run.folder), node)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_other_precisions_end_with_intervals_pictures_and_answers(precision, train):
+    run = train(
+        "model=lstm", "data=series", f"trainer.precision={precision}", "trainer.max_epochs=1", "figures=forecast"
+    )
+    assert 0 <= run.metrics["test/coverage"] <= 1
+    assert len(run.predict()) == 12
+
+
+def test_data_of_another_form_is_refused_before_it_is_read(train):
+    run = train("model=mlp", "trainer.max_epochs=1")
+    with pytest.raises(Mismatch, match="XOR gives vector for classify, the run was trained with image for classify"):
+        evaluate(str(run.folder), {"_target_": "layerlab.data.points.XOR"})
+    with pytest.raises(Mismatch, match="Names gives tokens for next_token"):
+        evaluate(str(run.folder), {"_target_": "layerlab.data.names.Names"})
+
+
+def test_an_interval_belongs_to_the_checkpoint_it_was_fitted_with(train):
+    run = train("model=nlinear", "data=series", "trainer.max_epochs=3", "optimizer.lr=0.5", "schedule=constant")
+    names = run.results["checkpoints"]
+    assert layerlab.load(run.folder).model.task.half_width is not None
+    if names["best"] != names["last"]:
+        assert layerlab.load(run.folder, "last").model.task.half_width is None
+
+
+def test_options_without_effect_are_refused(train):
+    for overrides, words in (
+        (["model=lstm", "model.ablate=forget", "model.forget_bias=5"], "has no effect on a gate that is fixed"),
+        (["model=mlp", "model.depth=0", "model.norm=batch"], r"model\.depth=0 has none"),
+        (["trainer.max_steps=0"], r"trainer\.max_steps=0: expected"),
+    ):
+        with pytest.raises(LayerlabError, match=words):
+            train(*overrides)

@@ -188,13 +188,14 @@ def predict(argv: list[str]) -> int:
 
     run = layerlab.load(config["run"], config["checkpoint"])
     options = {k: config[k] for k in ("samples", "length", "temperature", "seed")}
+    if config["plot"]:  # first: it says where there is none
+        run.draw(config["input"] or "", Path(config["plot"]).expanduser())
     rows = run.predict(config["input"] or "", **options)
     for row in rows[:20]:
         print("  ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values()))
     if len(rows) > 20:
         print(f"... {len(rows)} rows")
     if config["plot"]:
-        run.draw(config["input"] or "", Path(config["plot"]).expanduser())
         print(f"drawn    {config['plot']}")
     if config["output"]:
         write_csv(rows, Path(config["output"]).expanduser())

@@ -73,7 +73,7 @@ def test_sinusoidal_positions_are_the_table_of_the_paper():
 def test_rotated_products_depend_on_the_distance_alone_and_keep_lengths():
     torch.manual_seed(0)
     q, k = torch.randn(2, 8, dtype=torch.float64).expand(20, 2, 8).unbind(1)
-    turn = angles(20, 8).double()
+    turn = torch.stack([angles(20, 8).cos(), angles(20, 8).sin()]).double()
     scores = rotate(q, turn) @ rotate(k, turn).T  # (20, 20)
     for distance in (0, 3, 11):
         diagonal = scores.diagonal(distance)

@@ -179,6 +179,14 @@ def test_etth1_has_the_exact_table(overrides, mse, mae, train):
     assert len(run.data.splits["test"]) == 2881 - run.data.spec.horizon
 
 
+@pytest.mark.parametrize("T", [1, 2, 3, 6])
+def test_an_ngram_answers_sequences_shorter_than_its_order(T):
+    model = NGram(SPECS["tokens", "next_token"], order=5)
+    x, y = torch.randint(1, 7, (20, 9)), torch.randint(0, 7, (20, 9))
+    model.solve([(x, y)], [])
+    torch.testing.assert_close(model(x[:, :T]), model(x)[:, :T])
+
+
 def test_ets_is_what_statsmodels_forecasts_from_the_window(train):
     run = train("model=ets", "data=series")
     x, _ = next(iter(run.data.batches("test")))

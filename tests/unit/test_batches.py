@@ -81,3 +81,13 @@ def test_the_order_is_the_documented_one():
     generator = torch.Generator().manual_seed(key(5, "order", 2))
     expected = torch.randperm(10, generator=generator)
     assert torch.equal(Batches(tensors(10), 3, shuffle=True, seed=5).order(2), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint16])
+def test_text_windows_can_be_read_for_another_device(dtype):
+    here = TextWindows(torch.arange(100).to(dtype), 8)
+    there = here.to(torch.device("meta"))  # in place of a GPU: it holds no data, and mixes with nothing
+    x, y = there.read(torch.arange(3), None)
+    assert x.device.type == y.device.type == "meta"
+    assert x.dtype == y.dtype == torch.int64
+    assert torch.equal(here.read(torch.arange(3), None)[0][1], torch.arange(8, 16))

@@ -17,6 +17,9 @@ RUNS = [
     ),
     (["model=transformer", "data=names", "trainer.max_steps=5"], {"attention", "samples"}),
     (["model=attention", "data=series", "trainer.max_steps=5"], {"attention", "forecast"}),
+    (["model=cnn", "data=series", "trainer.max_steps=5"], {"filters", "feature_maps", "forecast"}),
+    (["model=lstm", "data=code", "trainer.max_steps=5", "data.context=16"], {"samples"}),
+    (["model=ngram", "data=names"], {"samples"}),
     (["model=seasonal_naive", "data=series"], {"forecast"}),
     (["model=mlp", "data=table", "data.name=diabetes", "task=regress", "trainer.max_steps=5"], set()),
 ]

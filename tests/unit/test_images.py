@@ -10,7 +10,7 @@ from PIL import Image
 from tests.formats import write_cifar, write_classes, write_idx, write_usps
 
 from layerlab.contract import DataError, DataSpec, Mismatch
-from layerlab.data import augment, images, photos
+from layerlab.data import augment, folders, images, photos
 from layerlab.data.batches import Batches, Pixels
 from layerlab.data.image_folder import ImageFolder
 from layerlab.data.photos import Photos
@@ -204,6 +204,76 @@ def test_folders_that_cannot_be_used_are_refused(make, words, tmp_path):
         ImageFolder(path=str(tmp_path / "photos"), size=8).spec  # noqa: B018
 
 
+@pytest.mark.parametrize("names", [("train", "test"), ("Train", "Test")])
+def test_a_stray_picture_or_a_capital_does_not_turn_parts_into_classes(names, tmp_path):
+    for name in names:
+        write_classes(tmp_path / "p" / name, 10)
+    Image.new("RGB", (9, 9)).save(tmp_path / "p" / "preview.png")
+    data = ImageFolder(path=str(tmp_path / "p"), size=8)
+    assert data.spec.classes == ("green", "red")
+    write_classes(tmp_path / "p" / "extra", 2)
+    with pytest.raises(DataError, match="'extra' stands beside train/; expected train/ val/ test/"):
+        ImageFolder(path=str(tmp_path / "p"), size=8).spec  # noqa: B018
+
+
+def test_a_class_without_training_images_is_refused(tmp_path):
+    write_classes(tmp_path / "p" / "train", 10)
+    write_classes(tmp_path / "p" / "val", 2, ("blue",))
+    with pytest.raises(DataError, match="class 'blue' is not one of the training part"):
+        ImageFolder(path=str(tmp_path / "p"), size=8).spec  # noqa: B018
+
+
+def test_one_file_less_moves_few_others_between_the_parts(tmp_path):
+    write_classes(tmp_path / "p", 30)
+
+    def drawn():
+        found = folders.entries(tmp_path / "p", images.SUFFIXES)
+        parts = folders.labelled(found, range(len(found)), tmp_path, "image", 0, None).parts
+        return {part: {found[i].name for i in index} for part, index in parts.items()}
+
+    before = drawn()
+    (tmp_path / "p" / "red" / "3.png").unlink()
+    after = drawn()
+    assert len(before["train"] & after["test"]) <= 1
+    assert len(before["test"] & after["train"]) <= 1
+
+
+def test_a_damaged_member_of_a_zip_is_left_out(tmp_path, capsys):
+    write_classes(tmp_path / "p")
+    with zipfile.ZipFile(tmp_path / "p.zip", "w") as z:
+        for f in sorted((tmp_path / "p").rglob("*.png")):
+            z.write(f, f.relative_to(tmp_path / "p"))
+        at = z.getinfo("red/4.png").header_offset + 60
+    raw = bytearray((tmp_path / "p.zip").read_bytes())
+    raw[at] ^= 255
+    (tmp_path / "p.zip").write_bytes(raw)
+    assert sum(map(len, ImageFolder(path=str(tmp_path / "p.zip"), size=8).splits.values())) == 19
+    assert "left out: red/4.png" in capsys.readouterr().err
+
+
+def test_two_sets_under_one_folder_are_told_apart_by_its_name(tmp_path):
+    for title in ("mnist", "fashion_mnist"):
+        (tmp_path / title).mkdir()
+    fashion = write_idx(tmp_path / "fashion_mnist", 30, 10)
+    digits = write_idx(tmp_path / "mnist", 30, 10)
+    for kind, arrays in ((MNIST, digits), (FashionMNIST, fashion)):
+        split = kind(path=str(tmp_path)).splits["test"]
+        assert torch.equal(split.x[split.index][:, 0], torch.from_numpy(arrays["t10k-images-idx3-ubyte"]))
+    (tmp_path / "mnist").rename(tmp_path / "a")
+    with pytest.raises(DataError, match=r"stands in .* and in .*; give one of them"):
+        MNIST(path=str(tmp_path)).spec  # noqa: B018
+
+
+def test_images_and_labels_that_do_not_belong_together_are_refused(tmp_path):
+    write_idx(tmp_path, 30, 10)
+    write_idx(tmp_path / "other", 40, 10)
+    (tmp_path / "other" / "train-labels-idx1-ubyte.gz").replace(tmp_path / "train-labels-idx1-ubyte.gz")
+    for f in (tmp_path / "other").iterdir():
+        f.unlink()
+    with pytest.raises(DataError, match="30 images and 40 labels of train do not belong together"):
+        MNIST(path=str(tmp_path)).spec  # noqa: B018
+
+
 def test_a_bomb_is_refused_by_its_header(tmp_path, monkeypatch):
     Image.new("1", (9000, 9000)).save(tmp_path / "big.png")
     with pytest.raises(DataError, match=r"81 Mpx, limit 50"):
@@ -223,7 +293,7 @@ def test_a_cut_while_decoding_leaves_nothing_that_is_taken_for_whole(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         images.cached("key", read, 5, (1, 2, 2))
-    assert not [p for p in Path("data/cache").iterdir() if p.suffix]
+    assert not [p for p in Path("data/cache").iterdir() if p.suffix != ".lock"]
     x, kept = images.cached("key", lambda i: None if i == 3 else np.full((1, 2, 2), i, np.uint8), 5, (1, 2, 2))
     assert kept == [0, 1, 2, 4]
     assert x[:, 0, 0, 0].tolist() == kept

@@ -8,9 +8,10 @@ import torch
 from scipy.io import wavfile
 from tests.formats import write_reviews, write_tones
 
-from layerlab.contract import UNKNOWN, DataError
+from layerlab.contract import UNKNOWN, DataError, LayerlabError, Mismatch
 from layerlab.data.audio_folder import AudioFolder, log_mel, mel_bands, read_wav
 from layerlab.data.text_csv import TextCSV
+from layerlab.train.run import evaluate
 
 
 def test_texts_become_ids_of_their_words(tmp_path):
@@ -48,6 +49,12 @@ def test_a_bag_of_words_learns_which_word_decides_and_answers_new_texts(tmp_path
     run = train("model=bow", "data=text_csv", f"data.path={tmp_path / 'r.csv'}", "trainer.max_epochs=15")
     assert run.metrics["test/acc"] == 1.0
     assert run.predict("a splendid film")[0]["class"] == "good"
+    assert run.predict("dreadful " * 100)[0]["class"] == "bad"  # longer than a file's name may be
+    with pytest.raises(LayerlabError, match=r"input='missing\.csv': no such file"):
+        run.predict("missing.csv")
+    node = {"_target_": "layerlab.data.text_csv.TextCSV", "path": str(tmp_path / "r.csv"), "unit": "chars"}
+    with pytest.raises(Mismatch, match=r"data\.unit=chars: the run reads it as words"):
+        evaluate(str(run.folder), node)
     (tmp_path / "new.csv").write_text("text\nit was dreadful\nsplendid\n")
     assert [row["class"] for row in run.predict(str(tmp_path / "new.csv"))] == ["bad", "good"]
 
@@ -77,9 +84,15 @@ def test_wavs_of_every_width_give_the_same_samples(kind, tmp_path):
 
 def test_tones_are_told_apart_and_files_that_are_none_left_out(tmp_path, train, capsys):
     write_tones(tmp_path / "tones")
+    whole = (tmp_path / "tones" / "440" / "0.wav").read_bytes()
     (tmp_path / "tones" / "440" / "broken.wav").write_bytes(b"RIFF....")
+    (tmp_path / "tones" / "440" / "cut.wav").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "tones" / "440" / "short.wav").write_bytes(whole[:20])
     run = train("data=audio_folder", f"data.path={tmp_path / 'tones'}", "data.seconds=0.4", "trainer.max_epochs=5")
     assert run.metrics["test/acc"] == 1.0
-    assert "1 of 21 files are no readable sounds and left out: 440/broken.wav" in capsys.readouterr().err
+    assert (
+        "3 of 23 files are no readable sounds and left out: 440/broken.wav, 440/cut.wav, 440/short.wav"
+        in capsys.readouterr().err
+    )
     assert run.predict(str(tmp_path / "tones" / "1760" / "0.wav"))[0]["class"] == "1760"
     assert AudioFolder(path=str(tmp_path / "tones"), seconds=0.4).spec.shape == (1, 40, 41)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import warnings
 from pathlib import Path
-from typing import IO
+from typing import IO, Annotated
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from layerlab.contract import Count, DataError, DataSpec, Positive, Size
 from layerlab.data import files, folders
 from layerlab.data.base import Data, standardise
 from layerlab.data.batches import Split, Tensors
+from layerlab.data.files import BROKEN_ZIP
 
 WINDOW_S, HOP_S = 0.025, 0.010  # of a frame: Davis & Mermelstein 1980, and most since
 FLOOR = 1e-6  # of the power, before the logarithm
@@ -27,13 +30,14 @@ class AudioFolder(Data):
     """
 
     kind, tasks = "image", ("classify",)
+    encoding = ("rate", "mels", "seconds")
 
     def __init__(
         self,
         batch_size: Count = 32,
         path: str | None = None,
         seconds: Positive = 1.0,
-        rate: Count = 16_000,
+        rate: Annotated[int, ">= 1000"] = 16_000,
         mels: Count = 40,
         split_seed: Size = 0,
     ):
@@ -90,8 +94,11 @@ def read_wav(source: Path | IO[bytes], name: str, rate: int) -> Tensor:
     from scipy.signal import resample_poly
 
     try:
-        found, samples = wavfile.read(source)
-    except (ValueError, EOFError, OSError) as e:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", wavfile.WavFileWarning)  # cut inside its samples
+            warnings.filterwarnings("ignore", message="Chunk .non-data. not understood")
+            found, samples = wavfile.read(source)
+    except (ValueError, EOFError, OSError, struct.error, wavfile.WavFileWarning, *BROKEN_ZIP) as e:
         raise DataError(f"{name}: not a readable wav ({e}); remove it") from e
     x = samples.astype(np.float64)
     if samples.dtype == np.uint8:  # 8 bit wav is unsigned

@@ -1,4 +1,4 @@
-"""Changes to the training batches of images, each image by itself: augment=[crop,flip,mixup].
+"""Changes to the training batches of images: augment=[crop,flip,mixup].
 
 A change is called with a batch (x, y), x (B, C, H, W) standardised, and draws from torch's generator of the CPU, which
 is keyed by (seed, epoch, batch) while it does. Evaluation sees none of it.
@@ -75,7 +75,9 @@ def randaugment(spec: DataSpec, operations: Count = 2, magnitude: Annotated[int,
 
 
 def mixup(spec: DataSpec, alpha: Positive = 0.2) -> Change:
-    """Blend each image and its label with another's of the batch, share ~ Beta(alpha, alpha): labels become (B, C).
+    """Blend each image and its label with its neighbour's in the batch, one share ~ Beta(alpha, alpha) for all of them.
+
+    Labels become (B, C).
 
     Source: Zhang et al. 2018, arXiv 1710.09412.
     """
@@ -84,7 +86,7 @@ def mixup(spec: DataSpec, alpha: Positive = 0.2) -> Change:
 
 
 def cutmix(spec: DataSpec, alpha: Positive = 1.0) -> Change:
-    """Put a rectangle of another image of the batch into each, labels by area: labels become (B, C).
+    """Put a rectangle of its neighbour in the batch into each image, the same for all; labels, by area, become (B, C).
 
     Source: Yun et al. 2019, arXiv 1905.04899.
     """

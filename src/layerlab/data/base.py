@@ -15,6 +15,7 @@ from torch import Tensor
 from layerlab.contract import DataError, DataSpec, Kind, TaskName
 from layerlab.data.batches import Batch, Batches, Split
 
+PIECE = 1 << 16  # examples that are hashed at a time: a mapped file may be larger than memory
 EVAL_EXAMPLES = 1024  # per evaluation batch where examples are small; never fewer than the training batch
 
 
@@ -28,6 +29,7 @@ class Data(LightningDataModule):
     kind: ClassVar[Kind]
     carved: ClassVar[bool] = False  # val is cut out of the published training part: counts that choose nothing use both
     tasks: ClassVar[tuple[TaskName, ...]]
+    encoding: ClassVar[tuple[str, ...]] = ()  # options that say what x means beyond its shape: eval keeps the run's
 
     def __init__(self, batch_size: int):
         super().__init__()
@@ -125,12 +127,14 @@ class Data(LightningDataModule):
 
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that stand for every number of every split."""
-        digest = blake2b(digest_size=8)
+        digest, seen = blake2b(digest_size=8), set()
         for name, split in sorted(self.splits.items()):
             digest.update(name.encode())
             for value in vars(split).values():
-                if isinstance(value, Tensor):
-                    digest.update(value.contiguous().numpy().tobytes())
+                if isinstance(value, Tensor) and (where := (value.data_ptr(), value.shape)) not in seen:
+                    seen.add(where)  # the splits of a mapped file share it
+                    for piece in value.split(PIECE) if value.ndim else [value]:
+                        digest.update(piece.contiguous().numpy().data)
         return digest.hexdigest()
 
 

@@ -81,6 +81,7 @@ class TextWindows:
 
     def __init__(self, ids: Tensor, steps: int, seed: int = 0, train: bool = False):
         self.ids, self.steps, self.seed, self.train = ids, steps, seed, train
+        self.device = ids.device
 
     def __len__(self) -> int:
         n = len(self.ids) - 1
@@ -89,13 +90,16 @@ class TextWindows:
     def read(self, index: Tensor, epoch: int | None) -> Batch:
         free = len(self.ids) - 1 - len(self) * self.steps  # ids that the windows leave over
         offset = 0 if epoch is None or free < 1 else key(self.seed, "offset", epoch) % min(free + 1, self.steps)
-        at = (index * self.steps + offset)[:, None] + torch.arange(self.steps + 1, device=self.ids.device)
-        inside = at < len(self.ids)
-        ids = self.ids[at.clamp(max=len(self.ids) - 1)].long()  # a mapped file holds 16 bits an id
+        at = (index * self.steps + offset)[:, None] + torch.arange(self.steps + 1)
+        inside = (at < len(self.ids)).to(self.device)
+        ids = self.ids[at.clamp(max=len(self.ids) - 1).to(self.ids.device)].to(self.device).long()
         return ids[:, :-1], ids[:, 1:].masked_fill(~inside[:, 1:], IGNORE)
 
     def to(self, device: torch.device) -> Self:
-        return type(self)(self.ids.to(device), self.steps, self.seed, self.train)
+        mapped = self.ids.dtype != torch.int64  # 16 bits an id, in a file that may be larger than a device
+        there = type(self)(self.ids if mapped else self.ids.to(device), self.steps, self.seed, self.train)
+        there.device = device
+        return there
 
 
 class SeriesWindows:

@@ -5,6 +5,8 @@ import os
 import shutil
 import urllib.error
 import urllib.request
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from filelock import FileLock
 from layerlab.contract import DataError
 
 TIMEOUT_S = 20
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError)  # RuntimeError: encrypted
 
 
 def existing(path: str, what: str, key: str = "data.path", folder: bool = True) -> Path:

@@ -7,13 +7,14 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 import numpy as np
 
 from layerlab.contract import DataError, DataSpec
-from layerlab.data.split import SHARES, shares
+from layerlab.data.split import SHARES
 
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 MAX_UNPACKED = 50_000_000_000  # bytes that a zip may hold by its own directory
@@ -54,25 +55,40 @@ def labelled(
             f"data     {len(out)} of {len(found)} files are no readable {what}s and left out: {names}", file=sys.stderr
         )
     entries = [found[i] for i in kept]
-    classes = fitted.classes if fitted else tuple(sorted({e.label for e in found if e.part != "test"}))
+    trained = [e for e in entries if (e.part or "train") == "train"]
+    classes = fitted.classes if fitted else tuple(sorted({e.label for e in found if (e.part or "train") == "train"}))
     if len(classes) < 2:
         raise DataError(f"{place}: one class ({''.join(classes)}); give a folder for each of at least two classes")
     for label in sorted({e.label for e in found}):
         if label not in classes:
             known = described(classes)
             raise DataError(f"{place}: class {label!r} is not one of the training part ({known})")
-        if not any(e.label == label for e in entries):
-            raise DataError(f"{place}: class {label!r} has no readable {what}; add some, or remove the folder")
+        if not any(e.label == label for e in (entries if fitted else trained)):
+            raise DataError(f"{place}: class {label!r} has no readable {what} to train on; add some, or remove it")
     y = np.array([classes.index(e.label) for e in entries])
     parts = {part: np.array([i for i, e in enumerate(entries) if (e.part or "train") == part]) for part in SHARES}
     missing = [part for part in ("test", "val") if not len(parts[part])]
-    n = len(parts["train"])
-    if missing and n < 3 * len(set(y)):
-        raise DataError(f"{place}: {n} readable {what}s are too few to split; give more")
-    for part in missing:
-        train, own = shares(y[parts["train"]], SHARES[part] * n / len(parts["train"]), split_seed)
-        parts[part], parts["train"] = parts["train"][own], parts["train"][train]
-    return Labelled(classes, y, parts)
+    if missing and len(parts["train"]) < 3 * len(set(y)):
+        raise DataError(f"{place}: {len(parts['train'])} readable {what}s are too few to split; give more")
+    drawn = _drawn([entries[i] for i in parts["train"]], missing, split_seed)
+    return Labelled(classes, y, parts | {part: parts["train"][index] for part, index in drawn.items()})
+
+
+def _drawn(entries: Sequence[Entry], missing: Sequence[str], seed: int) -> dict[str, np.ndarray]:
+    """Which of the entries make the missing parts, and which are left for train: of each class the share of SHARES.
+
+    The files of a class stand in the order of a hash of seed and name, so that one more file moves few others.
+    """
+    index: dict[str, list[int]] = {part: [] for part in (*missing, "train")}
+    for label in sorted({e.label for e in entries}):
+        own = [i for i, e in enumerate(entries) if e.label == label]
+        own.sort(key=lambda i: sha256(f"{seed}/{entries[i].name}".encode()).digest())
+        for part in missing:
+            n = max(round(SHARES[part] * len([e for e in entries if e.label == label])), 1)
+            index[part] += own[:n]
+            own = own[n:]
+        index["train"] += own
+    return {part: np.array(sorted(i)) for part, i in index.items()}
 
 
 def described(names: Sequence[str], most: int = 5) -> str:
@@ -86,14 +102,20 @@ _File = tuple[PurePosixPath, tuple[int, ...], Callable[[], IO[bytes]]]  # name, 
 def entries(place: Path, suffixes: tuple[str, ...]) -> list[Entry]:
     """Files of a folder or a zip with one of the suffixes, in the order of their names. Raises DataError for none."""
     listed = [f for f in (_zipped(place) if place.is_file() else _listed(place)) if _shown(f[0], suffixes)]
-    tops = {name.parts[0] for name, _, _ in listed}
+    listed = [f for f in listed if len(f[0].parts) > 1]  # a picture beside the folders belongs to no class
+    tops = {name.parts[0].lower() for name, _, _ in listed}
     if len(tops) == 1 and all(len(name.parts) > 2 for name, _, _ in listed):  # a folder around it all
         listed = [(PurePosixPath(*name.parts[1:]), stamp, opener) for name, stamp, opener in listed]
-        tops = {name.parts[0] for name, _, _ in listed}
-    parted = "train" in tops and tops <= set(PARTS)
+        tops = {name.parts[0].lower() for name, _, _ in listed}
+    parted = "train" in tops
+    if parted and (strange := sorted(tops - set(PARTS))):
+        raise DataError(
+            f"{place}: {strange[0]!r} stands beside train/; "
+            f"expected train/ val/ test/ and nothing else, or classes alone"
+        )
     depth = 3 if parted else 2
     found = [
-        Entry(PARTS[name.parts[0]] if parted else "", name.parts[depth - 2], str(name), stamp, opener)
+        Entry(PARTS[name.parts[0].lower()] if parted else "", name.parts[depth - 2], str(name), stamp, opener)
         for name, stamp, opener in listed
         if len(name.parts) >= depth
     ]

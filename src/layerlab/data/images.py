@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
@@ -12,11 +13,13 @@ from typing import IO, Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from layerlab.contract import DataError, DataSpec
 from layerlab.data.batches import Pixels
+from layerlab.data.files import BROKEN_ZIP
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 MAX_PIXELS = 50_000_000  # read from the header, before anything is decoded
@@ -60,12 +63,13 @@ def decode(source: Path | IO[bytes], name: str, shape: Shape, resample: Image.Re
     """
     C, H, W = shape
     try:
-        with Image.open(source) as image:
+        with warnings.catch_warnings(), Image.open(source) as image:
+            warnings.simplefilter("ignore")  # of odd metadata, a line for each file
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"{name}: {image.width * image.height / 1e6:.0f} Mpx, limit 50; make it smaller")
             image.draft("RGB" if C == 3 else "L", (2 * W, 2 * H))  # a JPEG is decoded small at once
             return pixels(ImageOps.exif_transpose(image), (C, H, W), resample)
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as e:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError, *BROKEN_ZIP) as e:
         raise DataError(f"{name}: not a readable image ({e}); remove it") from e
 
 
@@ -94,28 +98,32 @@ def cached(
     """
     name = blake2b(repr((key, n, shape)).encode(), digest_size=12).hexdigest()
     place, manifest = folder / f"{name}.npy", folder / f"{name}.json"
-    if not manifest.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f".{name}.{os.getpid()}"
-        kept: list[int] = []
-        try:
-            target = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(n, *shape))
-            with ThreadPoolExecutor() as pool:
-                for start in range(0, n, CHUNK):
-                    for i, image in enumerate(pool.map(read, range(start, min(start + CHUNK, n))), start):
-                        if image is not None:
-                            target[len(kept)] = image
-                            kept.append(i)
-            target.flush()
-            part.replace(place)
-            side = part.with_suffix(".json")
-            side.write_text(json.dumps(kept), encoding="utf-8")
-            side.replace(manifest)
-        finally:
-            part.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f".{name}.lock"):  # two runs at once decode once
+        if not manifest.is_file():
+            _decode_all(read, n, shape, place, manifest)
     kept = json.loads(manifest.read_text("utf-8"))
     mapped = np.lib.format.open_memmap(place, mode="c")  # c: a write would stay in memory
     return torch.from_numpy(mapped)[: len(kept)], kept
+
+
+def _decode_all(read: Callable[[int], np.ndarray | None], n: int, shape: Shape, place: Path, manifest: Path) -> None:
+    part = place.with_name(f".{place.stem}.{os.getpid()}")
+    kept: list[int] = []
+    try:
+        target = np.lib.format.open_memmap(part, mode="w+", dtype=np.uint8, shape=(n, *shape))
+        with ThreadPoolExecutor() as pool:
+            for start in range(0, n, CHUNK):
+                for i, image in enumerate(pool.map(read, range(start, min(start + CHUNK, n))), start):
+                    if image is not None:
+                        target[len(kept)] = image
+                        kept.append(i)
+        target.flush()
+        part.replace(place)
+        part.write_text(json.dumps(kept), encoding="utf-8")
+        part.replace(manifest)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def statistics(x: Tensor, index: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

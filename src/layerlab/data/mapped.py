@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from layerlab.contract import UNKNOWN, DataError
@@ -27,21 +28,21 @@ def read(
     facts = place.stat()
     name = blake2b(repr((str(place.absolute()), facts.st_size, facts.st_mtime_ns, vocabulary)).encode(), digest_size=12)
     target, side = folder / f"{name.hexdigest()}.bin", folder / f"{name.hexdigest()}.json"
-    if not side.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        n = sum(map(len, _pieces(place)))
-        symbols = vocabulary or (UNKNOWN, *sorted(_seen(place, characters(n)["train"][1]) - {UNKNOWN}))
-        if len(symbols) > 65_535:
-            raise DataError(f"{place}: {len(symbols)} different symbols, at most 65,535 fit; is it a text?")
-        part = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            _encode(place, symbols, part)
-            part.replace(target)
-            listed = part.with_suffix(".json")
-            listed.write_text(json.dumps(symbols), encoding="utf-8")
-            listed.replace(side)  # last: what is cut leaves nothing that is taken for whole
-        finally:
-            part.unlink(missing_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / f".{target.name}.lock"):  # two runs at once encode once
+        if not side.is_file():
+            n = sum(map(len, _pieces(place)))
+            symbols = vocabulary or (UNKNOWN, *sorted(_seen(place, characters(n)["train"][1]) - {UNKNOWN}))
+            if len(symbols) > 65_535:
+                raise DataError(f"{place}: {len(symbols)} different symbols, at most 65,535 fit; is it a text?")
+            part = target.with_name(f".{target.name}.{os.getpid()}")
+            try:
+                _encode(place, symbols, part)
+                part.replace(target)
+                part.write_text(json.dumps(symbols), encoding="utf-8")
+                part.replace(side)  # last: what is cut leaves nothing that is taken for whole
+            finally:
+                part.unlink(missing_ok=True)
     symbols = tuple(json.loads(side.read_text("utf-8")))
     return symbols, torch.from_numpy(np.memmap(target, np.uint16, mode="c"))  # c: a write would stay in memory
 

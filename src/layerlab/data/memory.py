@@ -56,8 +56,7 @@ class CopyTask(Memory):
         self.lag, self.steps = lag, lag + 2 if steps == "auto" else steps
         if self.steps < lag + 2:
             raise DataError(
-                f"data.lag={lag}: longer than the sequence, data.steps={steps} leaves room for {self.steps - 2}; "
-                f"give data.steps={lag + 2} or more"
+                f"data.lag={lag}: longer than the sequence of data.steps={steps}; give data.steps={lag + 2} or more"
             )
 
     def facts(self) -> DataSpec:
@@ -98,7 +97,7 @@ class Lookup(Memory):
         super().__init__(batch_size, generator_seed)
         self.pairs, self.symbols = pairs, symbols
         if pairs > symbols:
-            raise DataError(f"data.pairs={pairs}: needs as many keys; give data.symbols={pairs} or more")
+            raise DataError(f"data.pairs={pairs}: needs as many keys, data.symbols={symbols} (at most 26)")
 
     def facts(self) -> DataSpec:
         values = tuple(str(i) for i in range(self.symbols))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import tarfile
+import zlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,6 +44,12 @@ class Published(Data):
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         x, y, x_test, y_test = self.arrays()
+        for part, images_of, labels_of in (("train", x, y), ("test", x_test, y_test)):
+            if len(images_of) != len(labels_of) or not len(labels_of) or int(labels_of.max()) >= len(self.labels):
+                raise DataError(
+                    f"data={self.title}: {len(images_of)} images and {len(labels_of)} labels of {part} do not belong "
+                    f"together; give whole copies of one set"
+                )
         n, both = len(x), np.concatenate([x, x_test])
         cut = n - min(VAL, max(n // 12, 1))
         parts = {"train": np.arange(cut), "val": np.arange(cut, n), "test": np.arange(n, len(both))}
@@ -61,9 +68,14 @@ class Published(Data):
             what = f"a folder that holds {expected}"
             return files.fetch(Path("data", self.title, name), [u + name for u in urls], digest, what)
         folder = files.existing(self.path, f"a folder that holds {expected}")
-        for wanted in (name, name.removesuffix(".gz")):
-            if found := sorted(folder.rglob(wanted)):
-                return found[0]
+        found = [p for wanted in (name, name.removesuffix(".gz")) for p in sorted(folder.rglob(wanted))]
+        own = [p for p in found if self.title in str(p.parent.relative_to(folder)).lower().split("/")]
+        places = {p.parent for p in found}
+        if len(places) > 1 and len({p.parent for p in own}) != 1:
+            where = " and in ".join(sorted(map(str, places))[:2])
+            raise DataError(f"data.path={self.path!r}: {name} stands in {where}; give one of them")
+        if own or found:
+            return (own or found)[0]
         raise DataError(f"data.path={self.path!r}: no {name} in it; data={self.title} needs {expected}")
 
 
@@ -132,9 +144,13 @@ class CIFAR10(Published):
             found = {p.name: p.read_bytes() for p in loose[0].parent.glob("*.bin")}
         else:
             url = "https://www.cs.toronto.edu/~kriz/"
-            with tarfile.open(self.source(self.archive, [url], self.digest, expected)) as tar:
-                opened = ((Path(m.name).name, tar.extractfile(m)) for m in tar if m.name.endswith(".bin"))
-                found = {name: file.read() for name, file in opened if file}
+            place = self.source(self.archive, [url], self.digest, expected)
+            try:
+                with tarfile.open(place) as tar:
+                    opened = ((Path(m.name).name, tar.extractfile(m)) for m in tar if m.name.endswith(".bin"))
+                    found = {name: file.read() for name, file in opened if file}
+            except (tarfile.TarError, EOFError, OSError, zlib.error) as e:
+                raise DataError(f"{place}: damaged ({str(e).splitlines()[0]}); give a whole copy") from e
         parts: list[Any] = []
         for names in self.members:
             for name in names:
@@ -160,7 +176,7 @@ def _idx(path: Path) -> np.ndarray:
     raw = path.read_bytes()
     try:
         raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (OSError, EOFError) as e:
+    except (OSError, EOFError, zlib.error) as e:
         raise DataError(f"{path}: damaged ({e}); give a whole copy") from e
     shape = tuple(np.frombuffer(raw, ">i4", raw[3], 4)) if len(raw) > 16 and raw[:3] == b"\x00\x00\x08" else ()
     start = 4 + 4 * len(shape)

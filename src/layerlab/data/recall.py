@@ -22,7 +22,8 @@ class Recall(Data):
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         digits = Digits(split_seed=self.split_seed)
-        digits.fitted = self.fitted
+        if self.fitted:
+            digits.fitted = self.fitted.replace(mean=self.fitted.mean[:1], std=self.fitted.std[:1])
         spec, parts = digits.load()
         splits: dict[str, Split] = {}
         for part, split in parts.items():
@@ -36,4 +37,6 @@ class Recall(Data):
             shape=(8 + self.blanks, 9),
             name="recall",
             channels=(*(f"pixel{i}" for i in range(8)), "question"),
+            mean=(*spec.mean * 8, 0.0),
+            std=(*spec.std * 8, 1.0),
         ), splits

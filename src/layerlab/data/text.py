@@ -29,15 +29,18 @@ class Text(Data):
 
     def parts(self) -> tuple[dict[str, str], str]:
         """Text of each split, and the name of the source."""
-        if not self.path:
-            raise DataError("data.path=null: data=text needs a text; give data.path=book.txt, or try data=code")
-        place = files.existing(self.path, "a UTF-8 text file or a folder of them")
+        place = files.existing(self._needed(), "a UTF-8 text file or a folder of them")
         text = files.read_text(place) if place.is_file() else _folder(place)
         return cut(text), place.stem
 
+    def _needed(self) -> str:
+        if not self.path:
+            raise DataError("data.path=null: data=text needs a text; give data.path=book.txt, or try data=code")
+        return self.path
+
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         if self.mapped:
-            place = files.existing(self.path or "", "a UTF-8 text file", folder=False)
+            place = files.existing(self._needed(), "a UTF-8 text file", folder=False)
             vocabulary, ids = mapped.read(place, self.fitted.vocabulary if self.fitted else None)
             cuts = characters(len(ids))
             return self._windows(vocabulary, {k: ids[slice(*c)] for k, c in cuts.items()}, place.stem)

@@ -36,6 +36,7 @@ class TextCSV(Data):
     """
 
     kind, tasks = "tokens", ("classify",)
+    encoding = ("unit",)
 
     def __init__(
         self,

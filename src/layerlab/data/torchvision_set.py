@@ -27,6 +27,8 @@ KNOWN: dict[str, dict[str, dict[str, Any]]] = {  # set -> part -> how torchvisio
         for n in ("DTD", "FGVCAircraft", "Flowers102", "PCAM", "RenderedSST2")
     },
     "Country211": {"train": {"split": "train"}, "val": {"split": "valid"}, "test": {"split": "test"}},
+    "EMNIST": {p: {"split": "balanced", "train": p == "train"} for p in ("train", "test")},
+    "QMNIST": {p: {"what": p} for p in ("train", "test")},
     "Imagenette": {"train": {"split": "train"}, "test": {"split": "val"}},
     "OxfordIIITPet": {"train": {"split": "trainval"}, "test": {"split": "test"}},
     **{n: {"train": {}} for n in ("Caltech101", "Caltech256", "EuroSAT", "SEMEION", "SUN397")},
@@ -65,10 +67,16 @@ class TorchvisionSet(Data):
 
         def read(i: int) -> np.ndarray:
             part, at = whole[i]
-            return images.pixels(sets[part][at][0].convert("RGB"), shape)
+            try:
+                return images.pixels(sets[part][at][0].convert("RGB"), shape)
+            except (OSError, ValueError, SyntaxError) as e:
+                raise DataError(
+                    f"data.name={self.set_name}: image {at} of {part} is damaged ({e}); fetch it anew"
+                ) from e
 
-        root = str(Path(self.path or "data/torchvision").absolute())
-        x, _ = images.cached(("torchvision", self.set_name, root), read, len(whole), shape)
+        root = Path(self.path or "data/torchvision").expanduser().absolute()
+        stamps = sorted((str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in root.rglob("[!.]*") if f.is_file())
+        x, _ = images.cached(("torchvision", self.set_name, stamps), read, len(whole), shape)
         y = torch.tensor([int(_label(sets[part], at)) for part, at in whole])
         parts = {part: np.array([i for i, (p, _) in enumerate(whole) if p == part]) for part in SHARES}
         n = len(parts["train"])
@@ -76,7 +84,8 @@ class TorchvisionSet(Data):
             train, own = shares(y[parts["train"]].numpy(), SHARES[part] * n / len(parts["train"]), self.split_seed)
             parts[part], parts["train"] = parts["train"][own], parts["train"][train]
         classes = getattr(sets["train"], "classes", None) or [str(i) for i in range(int(y.max()) + 1)]
-        return images.splits(x, y, parts, [str(c) for c in classes], self.set_name, self.fitted)
+        names = [c if isinstance(c, str) else c[0] for c in classes]  # Imagenette gives every name of a class
+        return images.splits(x, y, parts, names, self.set_name, self.fitted)
 
     def _opened(self, options: dict[str, Any]) -> Any:
         from torchvision import datasets
@@ -89,8 +98,8 @@ class TorchvisionSet(Data):
                 return getattr(datasets, self.set_name)(root=root, download=False, **options)
             with FileLock(root / f".{self.set_name}.lock"):
                 return getattr(datasets, self.set_name)(root=root, download=True, **options)
-        except (RuntimeError, OSError, ImportError, ModuleNotFoundError) as e:
-            why = str(e).strip().splitlines()[0]
+        except (RuntimeError, OSError, ImportError, ValueError) as e:
+            why = str(e).strip().splitlines()[0].removesuffix(" You can use download=True to download it")
             raise DataError(
                 f"data.name={self.set_name}: cannot be read or downloaded ({why}); "
                 f"put its files where torchvision.datasets.{self.set_name} looks for them, below data.path=FOLDER"

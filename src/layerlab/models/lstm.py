@@ -31,6 +31,8 @@ class LSTM(Model):
         patch: Size = 0,
     ):
         super().__init__(spec)
+        if ablate == "forget" and forget_bias != 1.0:
+            raise ValueError(f"model.forget_bias={forget_bias}: has no effect on a gate that is fixed; leave it out")
         self.embed = read.Sequence(self.spec, width, patch)
         self.body = nn.LSTM(width, width, depth, dropout=dropout if depth > 1 else 0, batch_first=True)
         recurrent.init_forget_bias(self.body, forget_bias, self.embed.steps)

@@ -47,6 +47,9 @@ class MLP(Model):
             if value != default and not used:  # an option without effect is an error
                 where = "next_token" if key == "context" else "tokens"
                 raise ValueError(f"model.{key}={value}: has an effect on {where} alone; leave it out")
+        for key, value, default in (("norm", norm, "none"), ("residual", residual, "none"), ("init", init, "default")):
+            if depth == 0 and value != default:
+                raise ValueError(f"model.{key}={value}: belongs to hidden layers, model.depth=0 has none; leave it out")
         if tokens:
             self.embed = nn.Embedding(len(self.spec.vocabulary) + 1, embed)  # + 1: before the beginning
             size = (self.context or self.spec.shape[0]) * embed

@@ -49,7 +49,7 @@ class NGram(Model):
         code = torch.zeros_like(x)
         before = -1 if self.spec.pad is None else self.spec.pad
         for i in range(n - 1, -1, -1):  # the oldest of them first
-            shifted = torch.cat([torch.full((B, min(i, T)), before, device=x.device), x[:, : T - i]], 1)
+            shifted = torch.cat([torch.full((B, min(i, T)), before, device=x.device), x[:, : max(T - i, 0)]], 1)
             code = torch.where((code < 0) | (shifted < 0), -1, code * self.symbols + shifted)
         return code
 

@@ -63,12 +63,11 @@ def sinusoidal(steps: int, width: int) -> Tensor:
 
 
 def rotate(x: Tensor, turn: Tensor) -> Tensor:
-    """Turn every pair of features of step t by turn[t]: (..., T, d) and (>= T, d / 2) -> (..., T, d).
+    """Turn every pair of features of step t: (..., T, d), and cosines and sines (2, >= T, d / 2) -> (..., T, d).
 
     The product of two turned vectors then depends on their distance alone. Source: Su et al. 2021, arXiv 2104.09864.
     """
-    angle = turn[: x.shape[-2]]  # (T, d / 2)
-    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    cos, sin = turn[:, : x.shape[-2]].to(x.dtype)  # each (T, d / 2)
     a, b = x[..., ::2], x[..., 1::2]
     return torch.stack([a * cos - b * sin, a * sin + b * cos], -1).flatten(-2)
 
@@ -76,7 +75,7 @@ def rotate(x: Tensor, turn: Tensor) -> Tensor:
 class Positions(nn.Module):
     """Adds to every step what tells its place: (B, T, width) -> (B, T, width); `rotary` and `none` add nothing.
 
-    `turn` (steps, width / heads / 2) is what attention rotates by, None unless rotary.
+    `turn` (2, steps, width / heads / 2) is what attention rotates by, None unless rotary.
     Raises ValueError for rotary where a head has an odd width.
     """
 
@@ -88,7 +87,9 @@ class Positions(nn.Module):
         size = width // heads
         if kind == "rotary" and size % 2:
             raise ValueError(f"model.position=rotary: turns pairs, but width / heads = {size} is odd")
-        self.register_buffer("turn", angles(steps, size) if kind == "rotary" else None, persistent=False)
+        # cosines and sines, which survive a cast to 16 bits; angles of some hundred would not
+        a = angles(steps, size)
+        self.register_buffer("turn", torch.stack([a.cos(), a.sin()]) if kind == "rotary" else None, persistent=False)
         if kind == "learned":
             self.table = nn.Parameter(torch.randn(steps, width) * 0.02)  # .02: Devlin et al. 2019
         else:

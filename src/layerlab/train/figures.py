@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,8 @@ class Picture:
 def chosen(names: str | list[str], model: Model) -> dict[str, Picture]:
     """The pictures that `figures=` asks for. Raises LayerlabError for an unknown name and one that does not apply."""
     possible = {name: p for name, p in PICTURES.items() if p.applies(model)}
-    if names == "all":
-        return possible
+    if names in ("all", "none"):
+        return possible if names == "all" else {}
     found = {}
     for name in [names] if isinstance(names, str) else names:
         if name not in PICTURES:
@@ -104,7 +105,7 @@ def filters(folder: Path, model: Any, data: Any) -> Path:
 def feature_maps(folder: Path, model: Any, data: Any) -> Path:
     """What each convolution makes of one test image: up to 16 maps a row -> feature_maps.png."""
     x, _ = _examples(model, data)
-    maps = list(model.feature_maps(x[:1]).items())
+    maps = list(model.feature_maps(_core(model, x[:1])).items())
     rows = maps if len(maps) <= 8 else [maps[round(i * (len(maps) - 1) / 7)] for i in range(8)]
     figure, grid = _figure(len(rows), 17, 0.75, 0.85)
     image = _unit(x[0].permute(1, 2, 0).cpu()) if x.ndim == 4 else x[0].T.cpu()
@@ -196,7 +197,8 @@ def samples(folder: Path, model: Any, data: Any) -> Path:
     axes.set_axis_off()
     half = (len(texts) + 1) // 2
     for i, part in enumerate((texts[:half], texts[half:])):
-        shown = "\n".join(t.replace("$", r"\$") for t in part)
+        lines = [cut for t in part for row in t.split("\n") for cut in textwrap.wrap(row, 60) or [""]]
+        shown = "\n".join(line.replace("$", r"\$") for line in lines[:40])
         axes.text(0.5 * i, 1, shown, va="top", family="monospace", fontsize=9 if len(texts) > 2 else 6)
     return _saved(figure, folder / "samples.png", f"sampled from {type(model).__name__} on {data.spec.name}")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import lightning
 import torch
@@ -86,7 +86,7 @@ class Plain:
         loggers: list[Any],
         threads: Count = 1,
         max_epochs: Count = 10,
-        max_steps: Annotated[int, ">= -1"] = -1,
+        max_steps: Count | Literal[-1] = -1,
         gradient_clip_val: NonNegative = 1.0,
         zero_grad: bool = True,
         accelerator: Literal["cpu"] = "cpu",

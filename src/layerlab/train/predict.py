@@ -74,9 +74,20 @@ def _inputs(data: Any, source: Any) -> tuple[Tensor, list[str]]:
     """x as the data gives it, and a name for each row."""
     if isinstance(source, Tensor):
         return source, [str(i) for i in range(len(source))]
-    if hasattr(data, "encode_text") and not Path(source).is_file():
+    if hasattr(data, "encode_text") and not _named(source):
         return data.encode_text(source)
     return data.encode(Path(source).expanduser() if source else None)
+
+
+def _named(source: str) -> bool:
+    """Whether a text is the name of a file. Raises LayerlabError where it looks like one that is not there."""
+    try:
+        found = Path(source).expanduser().is_file()
+    except (OSError, ValueError, RuntimeError):  # too long for a name, or not one
+        return False
+    if not found and " " not in source and ("/" in source or source.lower().endswith((".csv", ".tsv", ".txt"))):
+        raise LayerlabError(f"input={source!r}: no such file; give a text, or a file that is there")
+    return found
 
 
 def _answers(model: Model, spec: Any, x: Tensor, names: list[str]) -> Rows:

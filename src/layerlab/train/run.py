@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import sys
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -151,9 +152,11 @@ def _fit(config: Config, record: Record, opened: list[Any]) -> Run:
     chosen = trainer.strategy.broadcast(saver.best if config["select"] == "best" else saver.last)
     assert chosen is not None  # on_train_end has saved one
     model.load_state_dict(checkpoint.read(chosen)["state_dict"])
-    _calibrate(model, task, data, trainer, record)
+    _calibrate(model, task, data, trainer, record, str(_relative(chosen, folder)))
     metrics = trainer.test(model, datamodule=data, verbose=False)[0]
     model.eval()  # what answers from here on is a finished model
+    if any(p.dtype != torch.float32 for p in model.parameters()):
+        model.float()  # bf16-true and 64-true; new inputs come as float32
     results = {
         "metrics": {k: float(v) for k, v in {**saver.validated.get(chosen, {}), **metrics}.items()},
         "monitor": task.monitor,
@@ -179,16 +182,18 @@ def _fit(config: Config, record: Record, opened: list[Any]) -> Run:
     return Run(folder, model, data, results["metrics"], results)
 
 
-def _calibrate(model: Model, task: Task, data: Any, trainer: Trainer, record: Record) -> None:
+def _calibrate(model: Model, task: Task, data: Any, trainer: Trainer, record: Record, chosen: str) -> None:
     """Fit to val what the task says of the errors of the finished model, over the batches that validation read."""
     model.eval()
-    device = trainer.strategy.root_device
+    device, plugin = trainer.strategy.root_device, trainer.precision_plugin
     model.to(device)
     batches = islice(data.batches("val"), int(sum(trainer.num_val_batches)) or None)
-    with torch.no_grad():
-        found = task.calibrate((model.answer(x.to(device)), y.to(device)) for x, y in batches)
+    with torch.no_grad(), plugin.forward_context():
+        found = task.calibrate((model.answer(plugin.convert_input(x.to(device))), y.to(device)) for x, y in batches)
     if found:
-        record.write("calibration.json", found)
+        record.write("calibration.json", {"checkpoint": chosen} | found)
+    elif share := task.options.get("interval"):
+        print(f"task.interval={share}: val has too few windows for it; forecasts carry no interval", file=sys.stderr)
 
 
 def _augment(config: Config, spec: DataSpec, make: Any) -> list[Any]:
@@ -373,8 +378,9 @@ def load(folder: str | Path, which: str = "best") -> Run:
     model.on_load_checkpoint(saved)
     model.task = model.task or build(config["task"], DataSpec.coerce(saved["task"]["spec"]), allowed=allowed)
     model.load_state_dict(saved["state_dict"])
-    if (place / "calibration.json").is_file():
-        model.task.restore_calibration(read_json(place / "calibration.json"))
+    calibration = read_json(place / "calibration.json") if (place / "calibration.json").is_file() else {}
+    if calibration.get("checkpoint") == file:  # that of another checkpoint says nothing of this one
+        model.task.restore_calibration(calibration)
     model.eval()
     torch.set_num_threads(config["trainer"]["threads"])
     return Run(place, model, data, results.get("metrics", {}), results)
@@ -396,9 +402,17 @@ def evaluate(
     data = build(node or config["data"], allowed=allowed_prefixes(config))
     data.seed = config["seed"]
     if node:
-        for key in ("split_seed", "generator_seed"):
+        spec, name = run.data.spec, node["_target_"].rsplit(".", 1)[-1]
+        if type(data).kind != spec.kind or spec.task not in type(data).tasks:
+            raise Mismatch(
+                f"data: {name} gives {type(data).kind} for {', '.join(type(data).tasks)}, the run was trained with "
+                f"{spec.kind} for {spec.task}; give data of the same form"
+            )
+        for key in ("split_seed", *type(data).encoding):
             if key in node and node[key] != config["data"].get(key, node[key]):
-                raise Mismatch(f"data.{key}={node[key]}: would put training rows into the test part; start a new run")
+                why = "would put training rows into the test part" if key == "split_seed" else "the run reads it as "
+                why += "" if key == "split_seed" else str(config["data"][key])
+                raise Mismatch(f"data.{key}={node[key]}: {why}; start a new run")
         data.take_over(run.data.state_dict())
     mine, theirs = run.data.spec, data.spec
     for fact in ("kind", "task", "shape", "out", "classes", "vocabulary", "channels", "target", "mean", "std"):

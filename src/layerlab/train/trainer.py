@@ -31,7 +31,7 @@ def trainer(
     threads: Count = 1,
     max_epochs: Count = 10,
     min_epochs: Size = 0,
-    max_steps: Annotated[int, ">= -1"] = -1,
+    max_steps: Count | Literal[-1] = -1,
     max_time: str | None = None,
     accumulate_grad_batches: Count = 1,
     gradient_clip_val: NonNegative = 1.0,
