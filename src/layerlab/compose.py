@@ -94,6 +94,10 @@ def _checked(loader: ConfigLoader, name: str, full: DictConfig, hydra: Any) -> C
     options = dict(_group_overrides(loader, typed))  # a list of options is not among Hydra's choices
     groups = [f"{k}={'null' if v is None else v}" for k, v in chosen.items() if k not in OVERLAYS]
     groups += [f"{k}={v}" for k, v in options.items() if k not in chosen]
+    # nor is a list that an experiment names: of a group of parts, such as augment, its parts tell
+    for group in set(full) & set(loader.list_groups("")) - {"hydra", *chosen, *options}:
+        parts = [k for k, v in full[group].items() if OmegaConf.is_dict(v) and "_target_" in v]
+        groups += [f"{group}=[{','.join(map(str, parts))}]"] if parts else []
     declared = loader.load_configuration(name, groups, RunMode.RUN)
     config = _plain(full, resolve=True)
     if missing := [k for k, v in config.items() if v == "???"]:

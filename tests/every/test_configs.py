@@ -94,6 +94,13 @@ def test_overlays_compose(overlay):
     compose(overlay)
 
 
+@pytest.mark.parametrize("name", options("experiment"))
+def test_every_experiment_composes_and_its_parts_can_be_set(name):
+    found = compose(f"experiment={name}").config
+    for part in found["augment"]:
+        compose(f"experiment={name}", f"augment.{part}.{'p' if part != 'crop' else 'padding'}=1")
+
+
 def test_experiments_come_before_debug_and_both_before_the_command_line():
     assert compose("debug=limit").config["trainer"]["max_epochs"] == 2
     assert compose("debug=limit", "trainer.max_epochs=5").config["trainer"]["max_epochs"] == 5
