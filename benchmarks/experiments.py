@@ -2,6 +2,7 @@
 
     python benchmarks/experiments.py [NAME ...] [key=value ...] [--seeds 3]     e.g. makemore_lstm data.path=names.txt
     python benchmarks/experiments.py --commands                                 whole commands, start-up included
+    python benchmarks/experiments.py --tables                                   nothing; writes what is stored again
     python benchmarks/experiments.py --baselines FOLDER     what every language model and forecast is held against;
                                                             FOLDER holds names.txt, tinyshakespeare.txt, ETTh1.csv
 
@@ -113,6 +114,7 @@ FORECASTS = {
     "seasonal naive, 24 h": ["model=seasonal_naive"],
     "ridge on x": ["model=ridge", "model.subtract_last=false"],
     "ridge on x - last": ["model=ridge"],
+    "ridge on x - last, look-back 96": ["model=ridge", "data.lookback=96"],
 }
 
 
@@ -146,7 +148,11 @@ def baseline_tables(found: dict[str, dict[str, float]]) -> str:
     parts = []
     for what, columns, rows in (
         ("test/nll, Witten-Bell n-gram", [f"n = {n}" for n in ORDERS], [r for r in found if r.startswith("n-gram")]),
-        ("test/mse, ETTh1, look-back 336", list(map(str, HORIZONS)), [r for r in found if not r.startswith("n-gram")]),
+        (
+            "test/mse, ETTh1, look-back 336 unless named",
+            list(map(str, HORIZONS)),
+            [r for r in found if not r.startswith("n-gram")],
+        ),
     ):
         lines = [f"| {what} | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
         for row in rows:
@@ -156,14 +162,28 @@ def baseline_tables(found: dict[str, dict[str, float]]) -> str:
     return "\n\n".join(parts)
 
 
-def table(found: dict) -> str:
-    """The results as markdown."""
+def against(name: str, rows: dict[str, dict[str, float]]) -> str:
+    """What the figure of an experiment is held against: the best n-gram of its text, ridge on ETTh1."""
+    data = name.split("_")[0]
+    if data == "etth1":  # with the same look-back
+        short = "lookback: 96" in (config_dir() / "experiment" / f"{name}.yaml").read_text("utf-8")
+        row = "ridge on x - last" + (", look-back 96" if short else "")
+        return f"ridge {rows[row]['96']:.3f}" if row in rows else ""
+    if not (found := rows.get(f"n-gram on {data}")):
+        return ""
+    order, value = min(found.items(), key=lambda pair: pair[1])
+    return f"{order}-gram {value:.3f}"
+
+
+def table(found: dict, rows: dict[str, dict[str, float]]) -> str:
+    """The results as markdown, each beside what it is held against."""
     lines = [
-        "| experiment | metric | mean ± 95 % | min … max | n | training CPU s | steps | parameters |",
-        "|---|---|---|---|---|---|---|---|",
+        "| experiment | metric | mean ± 95 % | held against | min … max | n | training CPU s | steps | parameters |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, r in sorted(found.items()):
-        interval = f"{r['mean']:.4f} ± {r['half_width_95']:.4f} | {min(r['values']):.4f} … {max(r['values']):.4f}"
+        interval = f"{r['mean']:.4f} ± {r['half_width_95']:.4f} | {against(name, rows)}"
+        interval += f" | {min(r['values']):.4f} … {max(r['values']):.4f}"
         cost = f"{r['fit_cpu_s']:.1f} | {r['steps']:,} | {r['parameters']:,}"
         lines.append(f"| `{name}` | {r['metric']} | {interval} | {r['n']} | {cost} |")
     return "\n".join(lines)
@@ -174,6 +194,7 @@ def main() -> None:
     parser.add_argument("arguments", nargs="*", help="names of experiments, default all; overrides for each of them")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--commands", action="store_true", help="measure whole commands instead")
+    parser.add_argument("--tables", action="store_true", help="measure nothing, write the stored results again")
     parser.add_argument("--baselines", type=Path, metavar="FOLDER", help="measure the baselines instead")
     options = parser.parse_args()
     rows = json.loads(BASELINES.read_text()) if BASELINES.exists() else {}
@@ -186,7 +207,7 @@ def main() -> None:
         COSTS.write_text(json.dumps(costs, indent=1) + "\n")
     overrides = [a for a in options.arguments if "=" in a]
     names = [a for a in options.arguments if "=" not in a]
-    if not (names or options.commands or options.baselines):
+    if not (names or options.commands or options.baselines or options.tables):
         names = sorted(f.stem for f in (config_dir() / "experiment").glob("*.yaml"))
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in names:
@@ -196,13 +217,14 @@ def main() -> None:
             print(f"{name:24} skipped: {e}")
             continue
         print(f"{name:24} {summary(found[name])}")
-        header(name, found[name])
         RESULTS.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    for name in found:
+        header(name, found[name])
     machines = sorted({r["machine"] for r in found.values()})
     (ROOT / "docs" / "results.md").write_text(
         "# Results\n\nWritten by `python benchmarks/experiments.py`. Each row is `python train.py experiment=NAME`\n"
         "over n seeds. The interval is the 95 % t-interval over seeds, without the sampling error of the test set.\n"
-        f"Machine: {'; '.join(machines)}.\n\n{table(found)}\n\n"
+        f"Machine: {'; '.join(machines)}.\n\n{table(found, rows)}\n\n"
         "## Baselines\n\nWritten by `python benchmarks/experiments.py --baselines FOLDER`; no seed, no gradient.\n"
         "A network works when it passes them.\n\n"
         f"{baseline_tables(rows)}\n\n"
