@@ -60,8 +60,13 @@ def measure(name: str, overrides: list[str], seeds: int) -> dict:
 
 def summary(r: dict) -> str:
     """One result in one line."""
-    interval = f"{r['mean']:.4f} ± {r['half_width_95']:.4f} (n={r['n']})"
+    interval = f"{_interval(r)} (n={r['n']})"
     return f"{r['metric']} {interval}   {r['fit_cpu_s']:.1f} CPU s training, {r['machine']}"
+
+
+def _interval(r: dict) -> str:
+    """Mean and 95 % interval; the one value of a single seed."""
+    return f"{r['mean']:.4f}" + (f" ± {r['half_width_95']:.4f}" if r["n"] > 1 else "")
 
 
 def header(name: str, r: dict) -> None:
@@ -182,7 +187,7 @@ def table(found: dict, rows: dict[str, dict[str, float]]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, r in sorted(found.items()):
-        interval = f"{r['mean']:.4f} ± {r['half_width_95']:.4f} | {against(name, rows)}"
+        interval = f"{_interval(r)} | {against(name, rows)}"
         interval += f" | {min(r['values']):.4f} … {max(r['values']):.4f}"
         cost = f"{r['fit_cpu_s']:.1f} | {r['steps']:,} | {r['parameters']:,}"
         lines.append(f"| `{name}` | {r['metric']} | {interval} | {r['n']} | {cost} |")
