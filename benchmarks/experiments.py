@@ -44,7 +44,7 @@ def measure(name: str, overrides: list[str], seeds: int) -> dict:
             runs.append(layerlab.train(f"experiment={name}", *overrides, *own))
     figure = "test/" + runs[0].results["monitor"].split("/")[1]
     values = [r.metrics[figure] for r in runs]
-    half = T95[seeds] * statistics.stdev(values) / seeds**0.5 if seeds > 1 else float("nan")
+    half = T95[seeds] * statistics.stdev(values) / seeds**0.5 if seeds > 1 else None
     return {
         "metric": figure,
         "values": values,
