@@ -83,8 +83,9 @@ def _drawn(entries: Sequence[Entry], missing: Sequence[str], seed: int) -> dict[
     for label in sorted({e.label for e in entries}):
         own = [i for i, e in enumerate(entries) if e.label == label]
         own.sort(key=lambda i: sha256(f"{seed}/{entries[i].name}".encode()).digest())
+        size = len(own)
         for part in missing:
-            n = max(round(SHARES[part] * len([e for e in entries if e.label == label])), 1)
+            n = max(round(SHARES[part] * size), 1)
             index[part] += own[:n]
             own = own[n:]
         index["train"] += own

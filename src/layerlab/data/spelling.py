@@ -10,7 +10,7 @@ from layerlab.contract import IGNORE, UNKNOWN, Count, DataError, DataSpec, encod
 from layerlab.data import files
 from layerlab.data.base import Data
 from layerlab.data.batches import Batch, Split, Tensors
-from layerlab.data.split import by_hash
+from layerlab.data.split import hashed
 
 PAD = "\N{LOW LINE}"  # fills a word beyond its end; no word contains it
 END = "."  # ends an answer
@@ -33,9 +33,7 @@ class Spelling(Data):
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         pairs, name = (_own(self.path), Path(self.path).stem) if self.path else (_cmudict(), "spelling")
         pairs = {w: s for w, s in pairs.items() if len(w) <= self.longest and len(s) < self.longest}
-        parts: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-        for word in pairs:
-            parts[by_hash(word)].append(word)
+        parts = hashed(pairs)
         for part, words in parts.items():
             if not words:
                 raise DataError(f"data={name}: no words in {part}; give a longer list")
