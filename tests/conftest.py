@@ -62,7 +62,9 @@ SPECS = {
     ("vector", "regress"): DataSpec(
         kind="vector", task="regress", shape=(5,), out=1, target=("t",), target_mean=(0.0,), target_std=(1.0,)
     ),
-    ("image", "regress"): DataSpec(kind="image", task="regress", shape=(1, 8, 8), out=1, target=("t",)),
+    ("image", "regress"): DataSpec(
+        kind="image", task="regress", shape=(1, 8, 8), out=1, target=("t",), mean=(0.0,), std=(1.0,)
+    ),
     ("tokens", "transduce"): DataSpec(
         kind="tokens",
         task="transduce",

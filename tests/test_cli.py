@@ -38,8 +38,8 @@ REFUSED = [
     (["+foo=1"], "foo: unknown key; known: augment, callbacks"),
     (["+optimizer.lrr=1"], "optimizer.lrr: not an option of adamw; did you mean optimizer.lr?"),
     (["model.activation=rleu"], "did you mean relu?"),
-    (["optimizer.lr=fast"], "optimizer.lr='fast': expected float > 0, got str"),
-    (["optimizer.lr=-1"], "optimizer.lr=-1: expected float > 0"),
+    (["optimizer.lr=fast"], "optimizer.lr='fast': expected float > 0 or auto"),
+    (["optimizer.lr=-1"], "optimizer.lr=-1: expected float > 0 or auto"),
     (["trainer.precision=17"], "trainer.precision=17: expected one of auto, 32"),
     (["seed=1 2"], "seed='1 2': expected int >= 0"),
     (["foo"], "foo: expected key=value"),
@@ -47,7 +47,7 @@ REFUSED = [
     (["model._target_=torch.load"], "model._target_: torch.load is not allowed"),
     (["data.path=a${b}"], "data.path: a${b}"),
     (["model=../../etc/passwd"], "model=../../etc/passwd: no such model"),
-    (["optimizer.lr=nan"], "optimizer.lr=nan: expected float > 0"),
+    (["optimizer.lr=nan"], "optimizer.lr=nan: expected float > 0 or auto"),
 ]
 
 

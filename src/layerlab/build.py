@@ -19,6 +19,8 @@ SHOWN = 20  # findings printed at once
 
 PLAIN = {  # keys that no target takes and whose type says too little
     "seed": Type((int,), ranges=(">= 0", "<= 4294967295")),
+    "model.init_from": Type((str, type(None))),
+    "model.init_stages": Type((str, list), items=Type((str,))),
     "select": Type(choices=("best", "last")),
     "progress": Type(choices=("auto", "bar", "lines", "none")),
     "figures": Type((str, list), items=Type((str,))),
@@ -135,6 +137,9 @@ def _targets(node: Any, where: tuple[str, ...], allowed: tuple[str, ...]) -> Ite
         if key.startswith("_"):
             continue
         option = ".".join([*where, key])
+        if option in PLAIN:
+            yield from _mistyped(option, value, PLAIN[option])
+            continue
         if key not in target.parameters:
             if not target.open:
                 yield unknown_key(where, key, dict.fromkeys(target.parameters) | {"_target_": path})

@@ -37,11 +37,10 @@ class Type:
         return type(value) in self.types
 
     def __str__(self) -> str:
-        names = ["null" if t is NoneType else t.__name__ for t in self.types]
-        text = " or ".join(names + ([", ".join(map(str, self.choices))] if self.choices else []))
-        if not names and self.choices:
-            text = "one of " + text
-        return text + (" " + " and ".join(self.ranges) if self.ranges else "")
+        names = " or ".join("null" if t is NoneType else t.__name__ for t in self.types)
+        names += " " + " and ".join(self.ranges) if self.ranges else ""
+        choices = ", ".join(map(str, self.choices))
+        return f"{names} or {choices}" if names and choices else names or f"one of {choices}"
 
 
 def _holds(value: float, relation: str) -> bool:

@@ -17,6 +17,7 @@ GIVEN = {  # arguments that the run passes, not the yaml
     "model": {"spec"},
     "task": {"spec"},
     "optimizer": {"parameters"},
+    "freeze": {"facts"},
     "schedule": {"optimizer", "total"},
     "trainer": {"folder", "callbacks", "loggers"},
     "augment": {"spec"},
@@ -86,6 +87,8 @@ def test_every_option_composes_and_passes_its_own_check(group):
             extra = [f"data={next(d for m, d in CELLS if m == option)}"]
         if group == "task":
             extra = [f"data={data[option]}", f"model={'seq2seq' if option == 'transduce' else 'mlp'}"]
+        if group == "freeze":
+            extra = ["model=pretrained"]
         compose(f"{group}={option}", *extra)
 
 

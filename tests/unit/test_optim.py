@@ -6,6 +6,7 @@ from torch.optim import lr_scheduler
 
 from layerlab.models.transformer import Transformer
 from layerlab.train import optim, schedule
+from layerlab.train.freeze import Facts, Freeze, Policy, State, none
 
 
 def lrs(scheduler, optimizer, steps):
@@ -66,9 +67,14 @@ def test_plateau_lowers_lr_only_after_its_patience():
     assert node["interval"] == "epoch"
 
 
+def unfrozen(model):
+    names = tuple(model.stage_parameters())
+    return Freeze(none(Facts(names, names, started="random")), model, 1)
+
+
 def test_weight_decay_is_for_matrices_and_every_parameter_is_in_one_group():
     model = Transformer(SPECS["tokens", "next_token"], width=8, heads=2)
-    groups = optim.groups(model)
+    groups = unfrozen(model).groups(None)
     found = [p for g in groups for p in g["params"]]
     assert len(found) == len({id(p) for p in found}) == len(list(model.parameters()))
     for g in groups:
@@ -80,8 +86,9 @@ def test_weight_decay_is_for_matrices_and_every_parameter_is_in_one_group():
 
 def test_a_frozen_parameter_is_in_no_group():
     model = Transformer(SPECS["tokens", "next_token"], width=8, heads=2)
-    model.head.weight.requires_grad_(False)
-    assert all(p is not model.head.weight for g in optim.groups(model) for p in g["params"])
+    states = {s: State("none" if s == "head" else "all", 1.0, "train") for s in model.stage_parameters()}
+    frozen = Freeze(Policy("own", lambda epoch: states), model, 1)
+    assert all(p is not model.head.weight for g in frozen.groups(1.0) for p in g["params"])
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from lightning.pytorch import LightningModule
@@ -30,6 +30,7 @@ class Model(LightningModule):
     tasks: ClassVar[tuple[str, ...]]  # tasks its output serves
     stages: ClassVar[tuple[tuple[str, str], ...]]  # (name, pattern of parameter names), from input to head
     raw_window: ClassVar[bool] = False  # forecasts from the window as it is: the task wraps nothing around it
+    started: Literal["random", "pretrained", "run"] = "random"  # where the first weights are from; set as they come
 
     head: nn.Module
     epoch_sums: Tensor
@@ -46,6 +47,7 @@ class Model(LightningModule):
             raise Mismatch(f"{name} serves {', '.join(self.tasks)}, but the task is {spec.task}")
         self.task: tasks.Task | None = None
         self.recipe: Callable[[Model], Any] | None = None
+        self.kept_in_eval: list[nn.Module] = []  # modules of frozen stages; set by train/freeze.py
         # a buffer, so that a run cut in mid-epoch still logs the whole epoch (Lightning's on_epoch does not)
         self.register_buffer("epoch_sums", torch.zeros(4, dtype=WIDE))
 
@@ -55,6 +57,13 @@ class Model(LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))
+
+    def initialise(self) -> list[str]:
+        """Give a new model its starting weights where they are not drawn; what was found, in lines for the log.
+
+        A model from a checkpoint is not initialised: that brings its own.
+        """
+        return []
 
     def mask(self, x: Tensor) -> Tensor | None:
         """(B, T) True where x is not padding; None where nothing is padded."""
@@ -160,8 +169,11 @@ class Model(LightningModule):
 
     # --- stages
 
-    def stage_parameters(self) -> dict[str, list[tuple[str, nn.Parameter]]]:
-        """Parameters by stage, input to head. Raises Mismatch for a parameter in no stage or in more than one."""
+    def stage_parameters(self, fine: bool = False) -> dict[str, list[tuple[str, nn.Parameter]]]:
+        """Parameters by stage, input to head; fine: by layer, where a model tells them apart.
+
+        Raises Mismatch for a parameter in no stage or in more than one.
+        """
         found: dict[str, list[tuple[str, nn.Parameter]]] = {name: [] for name, _ in self.stages}
         for name, parameter in self.named_parameters():
             homes = [stage for stage, pattern in self.stages if re.match(pattern, name)]
@@ -169,6 +181,32 @@ class Model(LightningModule):
                 raise Mismatch(f"{type(self).__name__}.stages: parameter {name} is in {homes or 'no stage'}, needs one")
             found[homes[0]].append((name, parameter))
         return found
+
+    def stage_modules(self, fine: bool = False) -> dict[str, list[nn.Module]]:
+        """Modules by stage: that of all their parameters, and for one without any (dropout) that of the one before.
+
+        A module whose parameters lie in several stages is in none, unless it owns them itself: then in the last.
+        """
+        stages = self.stage_parameters(fine)
+        if not stages:
+            return {}
+        home = {p: i for i, named in enumerate(stages.values()) for _, p in named}
+        found: dict[str, list[nn.Module]] = {stage: [] for stage in stages}
+        names, last = list(stages), 0
+        for module in self.modules():
+            inside = {home[p] for p in module.parameters()}
+            if len(inside) > 1 and not any(True for _ in module.parameters(recurse=False)):
+                continue
+            last = max(inside, default=last)
+            found[names[last]].append(module)
+        return found
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, except for what is kept in eval: requires_grad=False does not stop running statistics."""
+        super().train(mode)
+        for module in self.kept_in_eval:
+            module.eval()
+        return self
 
     # --- checkpoints hold plain values, and rebuild the model without a config
 

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from layerlab.contract import key
 from layerlab.models.base import Model
+from layerlab.train.freeze import Freeze
 
 
 class Keyed(Callback):
@@ -23,6 +24,23 @@ class Keyed(Callback):
         torch.default_generator.manual_seed(k)  # torch.manual_seed costs half an MLP step more
         if pl_module.device.type == "cuda":
             torch.cuda.default_generators[pl_module.device.index or 0].manual_seed(k)
+
+
+class Freezing(Callback):
+    """Apply the freeze strategy anew at every epoch: it remembers nothing, so a resume cannot miss anything."""
+
+    def __init__(self, freeze: Freeze):
+        self.freeze = freeze
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        optimizer, (config,) = trainer.optimizers[0], trainer.lr_scheduler_configs
+        epoch = trainer.current_epoch
+        self.freeze.enter(epoch, optimizer, config.scheduler, alone=trainer.world_size == 1)
+        pl_module.log_dict(self.freeze.figures(epoch, optimizer))
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        for parameter in self.freeze.rest(trainer.current_epoch):  # before Lightning clips: they have no share in it
+            parameter.grad = None
 
 
 class EpochLines(Callback):

@@ -6,14 +6,17 @@ import hashlib
 import json
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from layerlab.contract import LayerlabError
+from layerlab.models.base import Model
 
 
 class CheckpointError(LayerlabError):
@@ -64,6 +67,20 @@ def read(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path.name}: contains objects other than tensors and plain values; refused") from e
 
 
+def plain_state(model: Model, data: Any, epoch: int, step: int) -> dict[str, Any]:
+    """A checkpoint that loads as those of Lightning do; it holds no optimizer: nothing resumes from it."""
+    state: dict[str, Any] = {
+        "state_dict": model.state_dict(),
+        "hyper_parameters": dict(model.hparams),
+        type(data).__qualname__: data.state_dict(),
+        "epoch": epoch,
+        "global_step": step,
+        "pytorch-lightning_version": lightning.__version__,
+    }
+    model.on_save_checkpoint(state)
+    return state
+
+
 class CheckpointIO(TorchCheckpointIO):
     """Lightning's way in and out of `write` and `read`."""
 
@@ -104,18 +121,23 @@ class Checkpoints(Callback):
         path = self.path(trainer.global_step)
         if path == self.last:
             return
-        trainer.save_checkpoint(path)
         figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        self.keep(path, None if score is None else float(score), figures)
+        self.keep(path, None if score is None else float(score), figures, trainer.save_checkpoint)
 
-    def keep(self, path: Path, score: float | None, figures: dict[str, float]) -> None:
-        """Take note of a checkpoint that was written, and remove what is neither the best nor the last any more."""
-        self.validated[path] = figures
-        old = {p for p in (self.best, self.last) if p}
-        self.last = path
+    def keep(self, path: Path, score: float | None, figures: dict[str, float], write: Callable[[Path], Any]) -> None:
+        """Write a checkpoint that knows whether it is the best, and remove what is neither best nor last any more."""
+        before = self.best, self.last, self.best_score
         value = self.sign * score if score is not None else float("-inf")
         if self.best is None or value > self.best_score:
             self.best, self.best_score = path, value
+        self.last = path
+        try:
+            write(path)
+        except BaseException:
+            self.best, self.last, self.best_score = before
+            raise
+        self.validated[path] = figures
+        old = {p for p in before[:2] if p}
         for gone in old - {self.best, self.last} if self.folder.is_dir() else ():  # other ranks write nothing
             gone.unlink(missing_ok=True)
             sidecar(gone).unlink(missing_ok=True)

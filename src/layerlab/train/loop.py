@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
-import lightning
 import torch
 from lightning.pytorch import Callback, Trainer
 from torch import nn
@@ -20,6 +20,7 @@ from layerlab.models.base import Model
 from layerlab.tasks.base import Task
 from layerlab.train import checkpoint
 from layerlab.train.callbacks import line
+from layerlab.train.freeze import EPOCHS, Freeze
 from layerlab.train.trainer import trainer as lightning_trainer
 
 
@@ -42,12 +43,15 @@ def loop(
     clip: float,
     seed: int,
     zero_grad: bool = True,
+    freeze: Freeze | None = None,
 ) -> Iterator[Epoch]:
     """Train for max_epochs or so many optimizer steps, whichever comes first; hand over after every epoch."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     step = 0
     for epoch in range(max_epochs):
         model.train()
+        if freeze:  # which stages train in this epoch, and at which lr
+            freeze.enter(epoch, optimizer, schedule["scheduler"], alone=True)
         model.epoch_sums.zero_()
         for batch in data.train_batches(lambda epoch=epoch: (epoch, 0)):
             step += 1
@@ -85,13 +89,14 @@ class Plain:
         callbacks: list[Callback],
         loggers: list[Any],
         threads: Count = 1,
-        max_epochs: Count = 10,
+        max_epochs: Count | Literal["auto"] = "auto",
         max_steps: Count | Literal[-1] = -1,
         gradient_clip_val: NonNegative = 1.0,
         zero_grad: bool = True,
         accelerator: Literal["cpu"] = "cpu",
     ):
-        self.max_epochs, self.max_steps, self.clip = max_epochs, max_steps, gradient_clip_val
+        self.max_epochs = EPOCHS if max_epochs == "auto" else max_epochs
+        self.max_steps, self.clip = max_steps, gradient_clip_val
         self.zero_grad, self.loggers = zero_grad, loggers
         self.lightning: Trainer = lightning_trainer(
             folder=folder, callbacks=[], loggers=loggers, accelerator=accelerator, precision=32, threads=threads
@@ -103,12 +108,15 @@ class Plain:
         epochs = self.max_epochs
         most = epochs * len(data.train_batches(lambda: (0, 0)))
         steps = most if self.max_steps < 0 else min(most, self.max_steps)
-        optimizer, schedule = recipe.build(model, steps)
+        optimizer, schedule = recipe.build(steps)
         settings = {"max_epochs": epochs, "steps": steps, "clip": self.clip, "seed": seed, "zero_grad": self.zero_grad}
+        settings["freeze"] = None if recipe.freeze.trivial else recipe.freeze
         done = Epoch(0, 0)
         for done in loop(model, data, optimizer, schedule, **settings):
             figures = {f"train/{k}": v for k, v in task.report(model.epoch_sums.tolist()).items()}
             figures |= {f"val/{k}": v for k, v in validate(model, task, data).items()}
+            if settings["freeze"]:
+                figures |= recipe.freeze.figures(done.number - 1, optimizer)
             if schedule["interval"] == "epoch":
                 schedule["scheduler"].step(figures[schedule["monitor"]])
             for logger in self.loggers:
@@ -116,8 +124,9 @@ class Plain:
                     figures | {"epoch": done.number - 1, "lr": optimizer.param_groups[-1]["lr"]}, done.steps - 1
                 )
             path = saver.path(done.steps)
-            checkpoint.write(_state(model, data, done), path)
-            saver.keep(path, figures[saver.monitor], {k: v for k, v in figures.items() if k.startswith("val/")})
+            state = checkpoint.plain_state(model, data, done.number, done.steps)
+            validated = {k: v for k, v in figures.items() if k.startswith("val/")}
+            saver.keep(path, figures[saver.monitor], validated, partial(checkpoint.write, state))
             if self.progress:
                 print(line(done.number, epochs, figures), flush=True)
         return done
@@ -129,17 +138,3 @@ def validate(model: Model, task: Task, data: Any) -> dict[str, float]:
     model.eval()
     sums = torch.stack([model.step(batch)[1] for batch in data.batches("val")])  # (batches, 4)
     return task.report(sums.sum(0).tolist())
-
-
-def _state(model: Model, data: Any, done: Epoch) -> dict[str, Any]:
-    """A checkpoint that loads as those of the Lightning path do; it holds no optimizer, for there is no resume."""
-    state: dict[str, Any] = {
-        "state_dict": model.state_dict(),
-        "hyper_parameters": dict(model.hparams),
-        type(data).__qualname__: data.state_dict(),
-        "epoch": done.number,
-        "global_step": done.steps,
-        "pytorch-lightning_version": lightning.__version__,
-    }
-    model.on_save_checkpoint(state)
-    return state

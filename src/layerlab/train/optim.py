@@ -1,9 +1,9 @@
-"""Optimizers, and the recipe that gives a model its optimizer and schedule."""
+"""Optimizers, and the recipe that gives a model its optimizer, its schedule and its freeze strategy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -11,6 +11,7 @@ from layerlab.contract import Fraction, NonNegative, Positive
 
 if TYPE_CHECKING:
     from layerlab.models.base import Model
+    from layerlab.train.freeze import Freeze
 
 Groups = list[dict[str, Any]]
 
@@ -41,13 +42,17 @@ def adam(
 
 def adamw(
     parameters: Groups,
-    lr: Positive = 3e-3,
+    lr: Positive | Literal["auto"] = "auto",
     beta1: Fraction = 0.9,
     beta2: Fraction = 0.99,
     eps: Positive = 1e-8,
     weight_decay: NonNegative = 0.01,
 ) -> torch.optim.Optimizer:
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019).
+
+    lr: auto = 3e-3, or what the freeze strategy names.
+    """
+    lr = 3e-3 if lr == "auto" else lr
     return torch.optim.AdamW(parameters, lr=lr, betas=(beta1, beta2), eps=eps, weight_decay=weight_decay, fused=True)
 
 
@@ -63,40 +68,30 @@ def rmsprop(
     return torch.optim.RMSprop(parameters, lr=lr, alpha=alpha, eps=eps, momentum=momentum, weight_decay=weight_decay)
 
 
-def groups(model: Model) -> Groups:
-    """Parameter groups by stage, each cut in decay and no decay: weight decay is for tensors of 2 and more dimensions.
-
-    Biases and the gains of norms would only be pulled to 0 by it. Raises Mismatch for a parameter outside all stages.
-    """
-    found = []
-    for stage, named in model.stage_parameters().items():
-        for decays in (True, False):
-            parameters = [p for _, p in named if p.requires_grad and (p.ndim >= 2) == decays]
-            if parameters:
-                group = {"params": parameters, "name": f"{stage}/{'decay' if decays else 'no_decay'}"}
-                found.append(group if decays else group | {"weight_decay": 0.0})
-    return found
-
-
 class Recipe:
-    """Optimizer and schedule of a run; the model calls it in `configure_optimizers`."""
+    """Optimizer, schedule and freeze strategy of a run; the model calls it in `configure_optimizers`.
+
+    lr: that of the optimizer, which the strategy multiplies by stage; None where it states none.
+    """
 
     def __init__(
         self,
         optimizer: Callable[[Groups], torch.optim.Optimizer],
         schedule: Callable[[torch.optim.Optimizer, int], dict[str, Any]],
+        freeze: Freeze,
+        lr: float | None = None,
     ):
-        self.optimizer, self.schedule = optimizer, schedule
+        self.optimizer, self.schedule, self.freeze, self.lr = optimizer, schedule, freeze, lr
 
-    def build(self, model: Model, steps: int) -> tuple[torch.optim.Optimizer, dict[str, Any]]:
-        """Both, for a run of so many optimizer steps."""
-        optimizer = self.optimizer(groups(model))
+    def build(self, steps: int) -> tuple[torch.optim.Optimizer, dict[str, Any]]:
+        """Optimizer and schedule, for a run of so many optimizer steps."""
+        optimizer = self.optimizer(self.freeze.groups(self.lr))
         return optimizer, self.schedule(optimizer, steps)
 
     def __call__(self, model: Model) -> dict[str, Any]:
         """What Lightning's `configure_optimizers` returns."""
         trainer = model.trainer
-        optimizer, scheduler = self.build(model, int(trainer.estimated_stepping_batches))
+        optimizer, scheduler = self.build(int(trainer.estimated_stepping_batches))
         if str(trainer.precision).endswith("mixed"):
             # Lightning refuses to clip for an optimizer that unscales gradients itself, as the fused ones offer to;
             # without the offer the scaler does it, before the clipping

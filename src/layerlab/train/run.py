@@ -8,7 +8,8 @@ import random
 import sys
 import time
 import warnings
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,13 +19,15 @@ import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 
 from layerlab.build import Config, allowed_prefixes, build, locate, suggest
 from layerlab.compose import Composed
 from layerlab.contract import IGNORE, DataSpec, LayerlabError, Mismatch
 from layerlab.models.base import Model, trainable
 from layerlab.tasks.base import Task
-from layerlab.train import callbacks, checkpoint, figures, optim, predict
+from layerlab.train import callbacks, checkpoint, figures, initial, optim, predict, probe
+from layerlab.train.freeze import Facts, Freeze, lp_ft, none
 from layerlab.train.loggers import close
 from layerlab.train.loop import Plain
 from layerlab.train.manifest import Record, make_folder, read_config, read_json, redact
@@ -67,6 +70,9 @@ def fit(composed: Composed, folder: str | None = None) -> Run:
     opened: list[Any] = []
     ok = False
     try:
+        if _two_runs(config):
+            config["model"]["init_from"] = str(_probe_first(composed, record))
+            record.begin()
         run = _fit(config, record, opened)
         ok = True
     except LayerlabError as e:
@@ -88,6 +94,30 @@ def fit(composed: Composed, folder: str | None = None) -> Run:
     return run
 
 
+def _two_runs(config: Config) -> bool:
+    """Whether a run of its own trains the head first (freeze=lp_ft)."""
+    two = config["freeze"]["_target_"] == f"{lp_ft.__module__}.{lp_ft.__name__}" and config["freeze"]["phase"] == "both"
+    return two and not (config["check_only"] or config["plan_only"])
+
+
+def _probe_first(composed: Composed, record: Record) -> Path:
+    """The linear probe from whose weights this run starts, in its folder `probe`; one that has finished is kept."""
+    if composed.config["trainer"].get("devices", 1) != 1:
+        raise LayerlabError(
+            "freeze=lp_ft: two runs, each with its own processes; start freeze.phase=probe, then freeze.phase=finetune "
+            "model.init_from=RUN of the first"
+        )
+    assert record.folder
+    place = record.folder / "probe"
+    if not (place / "status.json").is_file() or read_json(place / "status.json")["status"] != "ok":
+        config = deepcopy(composed.config)
+        config["freeze"]["phase"] = "probe"
+        config["trainer"]["max_epochs"] = "auto"
+        fit(replace(composed, config=config), str(place))
+    composed.config["freeze"]["phase"] = "finetune"
+    return place
+
+
 def _rank() -> int:
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
 
@@ -99,20 +129,47 @@ def _fit(config: Config, record: Record, opened: list[Any]) -> Run:
         _check_plain(config)
     seed_everything(config["seed"])
     data, task, model = assemble(config)
+    make = partial(build, allowed=allowed_prefixes(config))
+    say = print if folder else _say_nothing
+    for line in initial.initialise(model, config):
+        say(line)
+    policy = make(config["freeze"], _facts(model, data, config))
+    if config["trainer"]["max_epochs"] == "auto":
+        config["trainer"]["max_epochs"] = policy.epochs
+    if (lr := config["optimizer"].get("lr")) == "auto":
+        lr = config["optimizer"]["lr"] = policy.lr
+    frozen = Freeze(policy, model, config["trainer"]["max_epochs"])
+    frozen.begin()
+    if config["plan_only"] and policy.before:
+        say(Freeze(policy.before, model, policy.before.epochs).table(lr))
+    if config["plan_only"] or not frozen.trivial:
+        say(frozen.table(lr))
+    if closed := frozen.never():
+        say(f"freeze   {', '.join(closed)} never train: the run is shorter than the strategy")
+    if config["plan_only"]:
+        return Run(folder, model, data)
     record.add(
         data={
             "name": data.spec.name,
             "fingerprint": data.fingerprint(),
             "examples": {k: len(v) for k, v in data.splits.items()},
         },
+        init={"from": config["model"]["init_from"], "stages": config["model"]["init_stages"]},
+        freeze={"policy": policy.name, "lr": lr, "epochs": config["trainer"]["max_epochs"]},
         parameters=trainable(model.parameters()),
     )
-    make = partial(build, allowed=allowed_prefixes(config))
     data.augment = _augment(config, data.spec, make)
-    model.recipe = optim.Recipe(partial(make, config["optimizer"]), partial(make, config["schedule"]))
     saver = checkpoint.Checkpoints((folder or Path(os.devnull)) / "checkpoints", task.monitor, task.mode)
     bar = callbacks.progress(config["progress"])
-    hooks = [callbacks.Keyed(config["seed"]), *[make(c) for c in config["callbacks"].values()], saver]
+    hooks = [callbacks.Keyed(config["seed"]), *[make(c) for c in config["callbacks"].values()]]
+    if policy.patience and "early_stopping" not in config["callbacks"]:
+        hooks.append(
+            EarlyStopping(task.monitor, mode=task.mode, patience=policy.patience, check_on_train_epoch_end=False)
+        )
+    probed = frozen.head_only and probe.fits(model)
+    if not (frozen.trivial or probed):
+        hooks.append(callbacks.Freezing(frozen))
+    hooks.append(saver)  # last: what it saves holds what the others found in this epoch
     name = record.composed.name
     if folder:
         opened += make(config["logger"], folder=folder, name=name, config=redact(config))
@@ -139,18 +196,30 @@ def _fit(config: Config, record: Record, opened: list[Any]) -> Run:
         return Run(folder, model, data)
 
     began, cpu = time.time(), time.process_time()
+    learner, source = model, data  # what is trained, on what: with a frozen backbone the head alone, on its features
+    if probed:
+        learner, source, lines = probe.probe(model, data, policy, config["augment"], trainer.strategy.root_device)
+        frozen = Freeze(none(Facts(("head",), ("head",), "run")), learner, config["trainer"]["max_epochs"])
+        for line in lines:
+            say(line)
+    learner.recipe = optim.Recipe(partial(make, config["optimizer"]), partial(make, config["schedule"]), frozen, lr)
     steps = epochs = 0
     if model.closed_form:
         _solve(model, data, task, trainer, saver)
     elif plain:
-        done = plain.fit(model, task, data, model.recipe, saver, config["seed"])
+        done = plain.fit(learner, task, source, learner.recipe, saver, config["seed"])
         steps, epochs = done.steps, done.number
     else:
-        _train(model, data, trainer)
+        _train(learner, source, trainer)
         steps, epochs = trainer.global_step, trainer.current_epoch
     seconds, cpu_seconds = time.time() - began, time.process_time() - cpu
     chosen = trainer.strategy.broadcast(saver.best if config["select"] == "best" else saver.last)
     assert chosen is not None  # on_train_end has saved one
+    saved = {"best": saver.best, "last": saver.last}
+    validated = saver.validated.get(chosen, {})
+    if isinstance(learner, probe.Probe):
+        saved = {which: probe.complete(learner, source, path, model, data) for which, path in saved.items() if path}
+        chosen = saved[config["select"]]
     model.load_state_dict(checkpoint.read(chosen)["state_dict"])
     _calibrate(model, task, data, trainer, record, str(_relative(chosen, folder)))
     metrics = trainer.test(model, datamodule=data, verbose=False)[0]
@@ -158,13 +227,9 @@ def _fit(config: Config, record: Record, opened: list[Any]) -> Run:
     if any(p.dtype != torch.float32 for p in model.parameters()):
         model.float()  # bf16-true and 64-true; new inputs come as float32
     results = {
-        "metrics": {k: float(v) for k, v in {**saver.validated.get(chosen, {}), **metrics}.items()},
+        "metrics": {k: float(v) for k, v in {**validated, **metrics}.items()},
         "monitor": task.monitor,
-        "checkpoints": {
-            "best": _relative(saver.best, folder),
-            "last": _relative(saver.last, folder),
-            "tested": config["select"],
-        },
+        "checkpoints": {which: _relative(path, folder) for which, path in saved.items()} | {"tested": config["select"]},
         "steps": steps,
         "epochs": epochs,
         "parameters": trainable(model.parameters()),
@@ -180,6 +245,21 @@ def _fit(config: Config, record: Record, opened: list[Any]) -> Run:
             picture.draw(folder, model, data)
         print(_table(results, folder))
     return Run(folder, model, data, results["metrics"], results)
+
+
+def _facts(model: Model, data: Any, config: Config) -> Facts:
+    """What a freeze strategy may know of this run."""
+    return Facts(
+        stages=tuple(model.stage_parameters()),
+        layers=tuple(model.stage_parameters(fine=True)),
+        started=model.started,
+        batch_size=data.batch_size,
+        pixels=data.spec.shape[-1] if data.spec.kind == "image" else 0,
+    )
+
+
+def _say_nothing(line: str) -> None:
+    """Ranks other than 0 print nothing."""
 
 
 def _calibrate(model: Model, task: Task, data: Any, trainer: Trainer, record: Record, chosen: str) -> None:
@@ -240,7 +320,7 @@ def assemble(config: Config) -> tuple[Any, Task, Model]:
         task = task.raw_window()
     seed_everything(config["seed"])  # again: what loading drew must not move the weights
     try:
-        model = make(config["model"], task.model_spec)
+        model = make({k: v for k, v in config["model"].items() if k not in initial.OPTIONS}, task.model_spec)
     except ValueError as e:
         raise Mismatch(str(e)) from e
     model.task = task

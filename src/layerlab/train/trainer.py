@@ -13,6 +13,7 @@ from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, Simpl
 
 from layerlab.contract import Count, LayerlabError, NonNegative, Positive, Size
 from layerlab.train.checkpoint import CheckpointIO
+from layerlab.train.freeze import EPOCHS
 
 Limit = Annotated[float, "> 0"]
 PROFILERS: dict[str, Any] = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
@@ -29,7 +30,7 @@ def trainer(
     strategy: Literal["auto", "ddp", "ddp_find_unused_parameters_true", "fsdp", "deepspeed"] = "auto",
     precision: Literal["auto", 32, "32", "bf16-mixed", "16-mixed", "bf16-true", "64-true"] = "auto",
     threads: Count = 1,
-    max_epochs: Count = 10,
+    max_epochs: Count | Literal["auto"] = "auto",
     min_epochs: Size = 0,
     max_steps: Count | Literal[-1] = -1,
     max_time: str | None = None,
@@ -51,7 +52,8 @@ def trainer(
 ) -> Trainer:
     """A Lightning Trainer that writes into `folder`.
 
-    devices: how many, or which (a list, GPUs only). precision `auto`: 32 on a CPU, mixed on a GPU. threads: of torch,
+    devices: how many, or which (a list, GPUs only). max_epochs `auto`: what the freeze strategy
+    names. precision `auto`: 32 on a CPU, mixed on a GPU. threads: of torch,
     per process. max_time: DD:HH:MM:SS. Limits: a share of the batches, or a number of them where it is a whole number
     above 1. Raises LayerlabError for devices that are not there.
     """
@@ -66,7 +68,7 @@ def trainer(
         num_nodes=num_nodes,
         strategy=strategy,
         precision=_precision(precision, found),  # ty: ignore[invalid-argument-type]  (checked by its Literal)
-        max_epochs=max_epochs,
+        max_epochs=EPOCHS if max_epochs == "auto" else max_epochs,
         min_epochs=min_epochs or None,
         max_steps=max_steps,
         max_time=max_time,
