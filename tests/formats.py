@@ -57,11 +57,13 @@ def write_usps(folder: Path, n: int, test: int) -> None:
 
 
 def write_classes(folder: Path, per_class: int = 10, classes: tuple[str, ...] = ("red", "green")) -> None:
-    """A folder of plain pictures for each class, named by its colour."""
+    """A folder of pictures for each class, named by their colour; each has a square of its own."""
     for label in classes:
         (folder / label).mkdir(parents=True)
         for i in range(per_class):
-            Image.new("RGB", (40, 30), label).save(folder / label / f"{i}.png")
+            image = Image.new("RGB", (40, 30), label)
+            image.paste((20 * i % 256, 99, 99), (3 * i % 30, 2 * i % 20, 3 * i % 30 + 10, 2 * i % 20 + 10))
+            image.save(folder / label / f"{i}.png")
 
 
 def write_tones(folder: Path, per_class: int = 10, rate: int = 8000, hertz: tuple[int, ...] = (440, 1760)) -> None:

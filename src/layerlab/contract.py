@@ -58,6 +58,7 @@ class DataSpec:
     out: int
     name: str = "data"
     classes: tuple[str, ...] = ()  # classify: name of each class
+    class_weights: tuple[float, ...] = ()  # classify: weight of each class in the loss
     vocabulary: tuple[str, ...] = ()  # tokens: symbol of each id
     pad: int | None = None  # id that fills x beyond its end
     channels: tuple[str, ...] = ()  # series, vector: name of each of the F features

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from layerlab.contract import Count, DataError, DataSpec, Positive, Size
 from layerlab.data import files, folders
-from layerlab.data.base import Data, standardise
+from layerlab.data.base import standardise
 from layerlab.data.batches import Split, Tensors
 from layerlab.data.files import BROKEN_ZIP
 
@@ -22,7 +22,7 @@ FLOOR = 1e-6  # of the power, before the logarithm
 SUFFIXES = (".wav",)
 
 
-class AudioFolder(Data):
+class AudioFolder(folders.Balanced):
     """CLASS/*.wav, or train/ val/ test/ of such folders, also in a zip: log-mel images (1, mels, frames), a class each.
 
     Sounds become mono at `rate` Hz, and as long as `seconds`: cut around the middle, or filled with silence at the end.
@@ -39,9 +39,11 @@ class AudioFolder(Data):
         seconds: Positive = 1.0,
         rate: Annotated[int, ">= 1000"] = 16_000,
         mels: Count = 40,
+        balance: folders.Balance = "none",
         split_seed: Size = 0,
     ):
         super().__init__(batch_size)
+        self.balance = balance
         self.path, self.seconds, self.rate, self.mels, self.split_seed = path, seconds, rate, mels, split_seed
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
@@ -70,7 +72,7 @@ class AudioFolder(Data):
             mean=mean,
             std=std,
         )
-        return spec, {part: Tensors(x[i], y[i]) for part, i in known.parts.items()}
+        return self.balanced(spec, known), {part: Tensors(x[i], y[i]) for part, i in known.parts.items()}
 
     def _image(self, source: Path | IO[bytes], name: str) -> Tensor:
         return log_mel(fitted(read_wav(source, name, self.rate), round(self.seconds * self.rate)), self.rate, self.mels)

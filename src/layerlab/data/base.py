@@ -36,6 +36,7 @@ class Data(LightningDataModule):
         self.batch_size = batch_size
         self.seed = 0
         self.augment: list[Callable[[Batch], Batch]] = []  # of the training batches, in this order; set by the run
+        self.sampling: Tensor | None = None  # weight by which each training example is drawn; None: each once an epoch
         self.fitted: DataSpec | None = None  # of the run whose scaler and vocabulary are used instead of our own
         self._loaded: tuple[DataSpec, dict[str, Split]] | None = None
 
@@ -76,7 +77,15 @@ class Data(LightningDataModule):
         split = self._resident("train")
         change = self._augmented if self.augment else None
         return Batches(
-            split, self.batch_size, shuffle=shuffle, seed=self.seed, rank=rank, world=world, place=place, change=change
+            split,
+            self.batch_size,
+            shuffle=shuffle,
+            seed=self.seed,
+            rank=rank,
+            world=world,
+            place=place,
+            change=change,
+            sampling=self.sampling,
         )
 
     def _augmented(self, batch: Batch) -> Batch:

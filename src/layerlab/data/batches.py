@@ -125,8 +125,8 @@ class Batches:
     """An iterable of batches with a length. Shuffled by a permutation of (seed, epoch), so a resumed run continues it.
 
     place: tells epoch and position in it when an iteration begins. change: alters a batch, with the draws of (seed,
-    rank, epoch, batch). rank, world: the permutation is sharded here, because Lightning gives a plain iterable no
-    sampler: ranks are disjoint and make equal steps.
+    rank, epoch, batch). sampling: weights (N,) by which examples are drawn anew in each epoch. rank, world: the order
+    is sharded here, because Lightning gives a plain iterable no sampler: ranks make equal steps.
     """
 
     def __init__(
@@ -140,9 +140,11 @@ class Batches:
         world: int = 1,
         place: Callable[[], tuple[int, int]] = lambda: (0, 0),
         change: Callable[[Batch], Batch] | None = None,
+        sampling: Tensor | None = None,
     ):
         self.split, self.batch_size, self.shuffle, self.seed = split, batch_size, shuffle, seed
         self.rank, self.world, self.place, self.change = rank, world, place, change
+        self.sampling = sampling
 
     @property
     def examples(self) -> int:
@@ -158,6 +160,9 @@ class Batches:
         if not self.shuffle:
             return torch.arange(n)[self.rank :: self.world][: self.examples]
         generator = torch.Generator().manual_seed(key(self.seed, "order", epoch))
+        if self.sampling is not None:
+            drawn = torch.multinomial(self.sampling, n, replacement=True, generator=generator)
+            return drawn[self.rank :: self.world][: self.examples]
         return torch.randperm(n, generator=generator)[self.rank :: self.world][: self.examples]
 
     def __iter__(self) -> Iterator[Batch]:

@@ -35,7 +35,7 @@ class Features(Data):
 
     def __init__(self, source: Data, splits: dict[str, Split], width: int):
         super().__init__(source.batch_size)
-        self.seed = source.seed
+        self.seed, self.sampling = source.seed, source.sampling
         spec = source.spec.replace(kind="vector", shape=(width,), mean=(), std=())
         self.parts = spec, splits
 

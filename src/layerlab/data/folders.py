@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
+import torch
 
 from layerlab.contract import DataError, DataSpec
+from layerlab.data.base import Data
 from layerlab.data.split import SHARES
 
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -31,6 +33,9 @@ class Entry:
     open: Callable[[], IO[bytes]]
 
 
+Balance = Literal["none", "sample", "weight"]
+
+
 @dataclass(frozen=True)
 class Labelled:
     """The readable files of a folder: class names, class id of each file (N,), and the files of each part."""
@@ -39,14 +44,26 @@ class Labelled:
     y: np.ndarray
     parts: dict[str, np.ndarray]
 
+    def balanced(self) -> np.ndarray:
+        """Weight of each class in which all count alike, 1 on average over the training files: (C,)."""
+        y = self.y[self.parts["train"]]
+        return len(y) / (len(self.classes) * np.bincount(y, minlength=len(self.classes)).clip(min=1))
+
 
 def labelled(
-    found: Sequence[Entry], kept: Sequence[int], place: Path, what: str, split_seed: int, fitted: DataSpec | None
+    found: Sequence[Entry],
+    kept: Sequence[int],
+    place: Path,
+    what: str,
+    split_seed: int,
+    fitted: DataSpec | None,
+    copies: np.ndarray | None = None,
 ) -> Labelled:
-    """Classes and parts of the entries that could be read; says on stderr which could not. what: `image`, `sound`.
+    """Classes and parts of the entries that could be read; says on stderr what a user should know. what: `image` ...
 
     Parts that the folder does not name are drawn from train, each class alike: 10 % val, 20 % test. fitted: whose
-    classes are used. Raises DataError for fewer than two classes, an empty or unknown one, or too few files.
+    classes are used. copies: the first file of which each kept one is a copy (N,); copies stay in one part.
+    Raises DataError for fewer than two classes, an empty or unknown one, or too few files.
     """
     if len(kept) < len(found):
         out = sorted(set(range(len(found))) - set(kept))
@@ -70,26 +87,68 @@ def labelled(
     missing = [part for part in ("test", "val") if not len(parts[part])]
     if missing and len(parts["train"]) < 3 * len(set(y)):
         raise DataError(f"{place}: {len(parts['train'])} readable {what}s are too few to split; give more")
-    drawn = _drawn([entries[i] for i in parts["train"]], missing, split_seed)
-    return Labelled(classes, y, parts | {part: parts["train"][index] for part, index in drawn.items()})
+    first = np.arange(len(entries)) if copies is None else copies
+    if missing:
+        parts |= _drawn(entries, parts["train"], y, first, missing, split_seed)
+    known = Labelled(classes, y, parts)
+    for line in (_counts(known), *_alike(known, entries, first, what)):
+        print(f"data     {line}", file=sys.stderr)
+    return known
 
 
-def _drawn(entries: Sequence[Entry], missing: Sequence[str], seed: int) -> dict[str, np.ndarray]:
-    """Which of the entries make the missing parts, and which are left for train: of each class the share of SHARES.
+def _drawn(
+    entries: Sequence[Entry], train: np.ndarray, y: np.ndarray, first: np.ndarray, missing: Sequence[str], seed: int
+) -> dict[str, np.ndarray]:
+    """The files of the missing parts, and those left for train: of each class the share of SHARES, copies together.
 
     The files of a class stand in the order of a hash of seed and name, so that one more file moves few others.
     """
     index: dict[str, list[int]] = {part: [] for part in (*missing, "train")}
-    for label in sorted({e.label for e in entries}):
-        own = [i for i, e in enumerate(entries) if e.label == label]
-        own.sort(key=lambda i: sha256(f"{seed}/{entries[i].name}".encode()).digest())
+    spread = [len(set(y[first == i])) > 1 for i in first]  # a picture in two classes is left in train
+    for label in sorted(set(y)):
+        own = [int(i) for i in train if y[i] == label and not spread[i]]
+        own.sort(key=lambda i: (sha256(f"{seed}/{entries[first[i]].name}".encode()).digest(), i))
         size = len(own)
+        alone = np.bincount(first[own]).max(initial=0) * 2 > size  # half a class is one picture: no way to keep it so
         for part in missing:
             n = max(round(SHARES[part] * size), 1)
+            while not alone and 0 < n < len(own) and first[own[n]] == first[own[n - 1]]:
+                n += 1
             index[part] += own[:n]
             own = own[n:]
         index["train"] += own
+    index["train"] += [int(i) for i in train if spread[i]]
     return {part: np.array(sorted(i)) for part, i in index.items()}
+
+
+def _counts(known: Labelled) -> str:
+    """How many files of each class are in each part, in words."""
+    counts = {p: np.bincount(known.y[i], minlength=len(known.classes)) for p, i in known.parts.items() if len(i)}
+    sizes = ", ".join(f"{part} {c.sum():,}" for part, c in counts.items())
+    if len(known.classes) > 12:
+        low, high = counts["train"].min(), counts["train"].max()
+        return f"{len(known.classes)} classes of {low:,} to {high:,} files in train; {sizes}"
+    each = ", ".join(f"{c} {'/'.join(str(n[i]) for n in counts.values())}" for i, c in enumerate(known.classes))
+    return f"{sizes}; {each}"
+
+
+def _alike(known: Labelled, entries: Sequence[Entry], first: np.ndarray, what: str) -> list[str]:
+    """What copies there are across parts and across classes, in words."""
+    part = np.full(len(entries), "train", dtype=object)
+    for name, index in known.parts.items():
+        part[index] = name
+    twins = [(int(i), int(r)) for i, r in enumerate(first) if i != r]
+    lines = []
+    for other, why in (
+        ([(i, r) for i, r in twins if part[i] != part[r]], "lie on both sides of the split: the result will flatter"),
+        ([(i, r) for i, r in twins if known.y[i] != known.y[r]], "carry different classes: one of each is wrong"),
+    ):
+        if other:
+            names = described([f"{entries[i].name} = {entries[r].name}" for i, r in other], 3)
+            lines.append(f"{len(other)} {what}s with a near-copy {why}: {names}")
+    if twins and not lines:
+        lines.append(f"{len(twins)} near-copies of other {what}s, kept on one side of the split")
+    return lines
 
 
 def described(names: Sequence[str], most: int = 5) -> str:
@@ -152,3 +211,16 @@ def _zipped(place: Path) -> list[_File]:
     if (total := sum(m.file_size for m in members)) > MAX_UNPACKED:
         raise DataError(f"{place}: {total / 1e9:.0f} GB unpacked, limit {MAX_UNPACKED / 1e9:.0f}; unpack it yourself")
     return [(PurePosixPath(m.filename), (m.file_size, m.CRC), partial(archive.open, m)) for m in members]
+
+
+class Balanced(Data):
+    """Base of the sources that read a folder for each class, and can make up for unequal numbers of files."""
+
+    balance: Balance = "none"
+
+    def balanced(self, spec: DataSpec, known: Labelled) -> DataSpec:
+        """The spec with the weights of the classes, or the sampling of the training files set, as `balance` says."""
+        weights = known.balanced()
+        if self.balance == "sample":
+            self.sampling = torch.from_numpy(weights[known.y[known.parts["train"]]])
+        return spec.replace(class_weights=tuple(weights.tolist())) if self.balance == "weight" else spec

@@ -9,31 +9,35 @@ from PIL import Image
 from torch import Tensor
 
 from layerlab.contract import Count, DataError, DataSpec, Size
-from layerlab.data import files, folders, images
-from layerlab.data.base import Data
+from layerlab.data import copies, files, folders, images
 from layerlab.data.batches import Split
 
 
-class ImageFolder(Data):
+class ImageFolder(folders.Balanced):
     """CLASS/*.jpg, or train/ val/ test/ of such folders, also in a zip: images (channels, size, size), a class each.
 
-    Missing parts are drawn from train with split_seed, each class alike: 10 % val, 20 % test. Pictures are turned
-    upright, laid on white, cut to a square around their middle and decoded once, into a file under data/cache that is
-    mapped into memory. Files that are no readable image are left out and listed. path: a folder or a zip.
+    Missing parts are drawn from train with split_seed, each class alike: 10 % val, 20 % test, near-copies together.
+    Pictures are turned upright, laid on white, made square as `fit` says and decoded once, into a file under data/cache
+    that is mapped into memory. Files that are no readable image are left out and listed. path: a folder or a zip.
+    balance: `sample` draws every class as often in training, `weight` weighs the loss instead.
     """
 
     kind, tasks = "image", ("classify",)
+    encoding = ("fit",)
 
     def __init__(
         self,
         batch_size: Count = 32,
         path: str | None = None,
-        size: Count = 64,
+        size: Count = 128,
+        fit: images.Fit = "squash",
         channels: Literal[1, 3] = 3,
+        balance: folders.Balance = "none",
         split_seed: Size = 0,
     ):
         super().__init__(batch_size)
-        self.path, self.size, self.channels, self.split_seed = path, size, channels, split_seed
+        self.path, self.size, self.fit, self.channels, self.split_seed = path, size, fit, channels, split_seed
+        self.balance = balance
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         if not self.path:
@@ -48,13 +52,14 @@ class ImageFolder(Data):
         def read(i: int) -> np.ndarray | None:
             try:
                 with found[i].open() as file:
-                    return images.decode(file, found[i].name, shape, Image.Resampling.BICUBIC)
+                    return images.decode(file, found[i].name, shape, Image.Resampling.BICUBIC, self.fit)
             except DataError:
                 return None
 
-        x, kept = images.cached([(e.name, e.stamp) for e in found], read, len(found), shape)
-        known = folders.labelled(found, kept, place, "image", self.split_seed, self.fitted)
-        return images.splits(x, torch.from_numpy(known.y), known.parts, known.classes, place.stem, self.fitted)
+        x, kept = images.cached([self.fit, *((e.name, e.stamp) for e in found)], read, len(found), shape)
+        known = folders.labelled(found, kept, place, "image", self.split_seed, self.fitted, copies.groups(x))
+        spec, splits = images.splits(x, torch.from_numpy(known.y), known.parts, known.classes, place.stem, self.fitted)
+        return self.balanced(spec, known), splits
 
     def encode(self, path: Path | None) -> tuple[Tensor, list[str]]:
-        return images.read(path, self.spec)
+        return images.read(path, self.spec, fit=self.fit)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ MAX_PIXELS = 50_000_000  # read from the header, before anything is decoded
 CHUNK = 512  # images decoded or summed at a time
 
 Shape = tuple[int, int, int]
+Fit = Literal["crop", "squash", "pad"]  # how a photo becomes a square: its middle | all of it, distorted | with margins
 
 
 def find(path: Path) -> list[Path]:
@@ -39,14 +40,14 @@ def find(path: Path) -> list[Path]:
 
 
 def read(
-    path: Path | None, spec: DataSpec, resample: Image.Resampling = Image.Resampling.BICUBIC
+    path: Path | None, spec: DataSpec, resample: Image.Resampling = Image.Resampling.BICUBIC, fit: Fit = "crop"
 ) -> tuple[Tensor, list[str]]:
     """Images as the spec's data gives them: (N, C, H, W) standardised, and the file names. Raises DataError."""
     if path is None:
         raise DataError("input: missing; give input=PATH of an image or a folder of images")
     files = find(path)
     C, H, W = spec.shape
-    pixels = torch.from_numpy(np.stack([decode(f, str(f), (C, H, W), resample) for f in files]))
+    pixels = torch.from_numpy(np.stack([decode(f, str(f), (C, H, W), resample, fit) for f in files]))
     return scaled(pixels, spec), [str(f) for f in files]
 
 
@@ -56,8 +57,10 @@ def scaled(pixels: Tensor, spec: DataSpec) -> Tensor:
     return (pixels / 255 - mean) / std
 
 
-def decode(source: Path | IO[bytes], name: str, shape: Shape, resample: Image.Resampling) -> np.ndarray:
-    """One image, upright, on white where it is transparent, cut to the aspect of (C, H, W) around its middle: uint8.
+def decode(
+    source: Path | IO[bytes], name: str, shape: Shape, resample: Image.Resampling, fit: Fit = "crop"
+) -> np.ndarray:
+    """One image, upright, on white where it is transparent, brought to the size of (C, H, W): uint8.
 
     Raises DataError naming the file where it is no image, damaged, or larger than MAX_PIXELS by its header.
     """
@@ -68,13 +71,15 @@ def decode(source: Path | IO[bytes], name: str, shape: Shape, resample: Image.Re
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"{name}: {image.width * image.height / 1e6:.0f} Mpx, limit 50; make it smaller")
             image.draft("RGB" if C == 3 else "L", (2 * W, 2 * H))  # a JPEG is decoded small at once
-            return pixels(ImageOps.exif_transpose(image), (C, H, W), resample)
+            return pixels(ImageOps.exif_transpose(image), (C, H, W), resample, fit)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError, *BROKEN_ZIP) as e:
         raise DataError(f"{name}: not a readable image ({e}); remove it") from e
 
 
-def pixels(image: Image.Image, shape: Shape, resample: Image.Resampling = Image.Resampling.BICUBIC) -> np.ndarray:
-    """A picture as uint8 (C, H, W), cut to that aspect around its middle."""
+def pixels(
+    image: Image.Image, shape: Shape, resample: Image.Resampling = Image.Resampling.BICUBIC, fit: Fit = "crop"
+) -> np.ndarray:
+    """A picture as uint8 (C, H, W): cut to that aspect around its middle, distorted to it, or with white margins."""
     C, H, W = shape
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         rgba = image.convert("RGBA")
@@ -83,7 +88,12 @@ def pixels(image: Image.Image, shape: Shape, resample: Image.Resampling = Image.
         image = Image.fromarray((np.asarray(image, dtype=np.float32) / 257).round().clip(0, 255).astype(np.uint8))
     image = image.convert("L" if C == 1 else "RGB")
     if image.size != (W, H):
-        image = ImageOps.fit(image, (W, H), resample)
+        if fit == "squash":
+            image = image.resize((W, H), resample)
+        elif fit == "pad":
+            image = ImageOps.pad(image, (W, H), resample, "white")
+        else:
+            image = ImageOps.fit(image, (W, H), resample)
     array = np.asarray(image)
     return array[None] if C == 1 else array.transpose(2, 0, 1)  # (H, W) or (H, W, C) -> (C, H, W)
 

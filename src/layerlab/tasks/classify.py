@@ -18,7 +18,8 @@ class Classify(Task):
 
     labels: `multiclass` minimises cross-entropy; `binary` one sigmoid output with BCE-with-logits; `multilabel`
     one sigmoid output per class. label_smoothing: share of the target spread over all classes (Szegedy et al. 2016).
-    Reported: acc (of labels, for multilabel), nll in nats per example, loss (equal to nll without smoothing).
+    Classes weigh in the loss as the spec says. Reported: acc (of labels, for multilabel), nll in nats per example, loss
+    (equal to nll without smoothing and weights).
     """
 
     name, monitor, mode = "classify", "val/acc", "max"
@@ -47,16 +48,23 @@ class Classify(Task):
         return self.spec.replace(out=1) if self.labels == "binary" else self.spec
 
     def measure(self, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        nll = self._loss(out, y, 0.0)
-        loss = self._loss(out, y, self.label_smoothing) if self.label_smoothing else nll
+        nll = self._loss(out, y, 0.0, weighted=False)
+        plain = not self.label_smoothing and not self.spec.class_weights
+        loss = nll if plain else self._loss(out, y, self.label_smoothing)
         n = len(y)
         return loss, sums(loss * n, nll * n, self._correct(out, y), n)
 
-    def _loss(self, out: Tensor, y: Tensor, smoothing: float) -> Tensor:
+    def _loss(self, out: Tensor, y: Tensor, smoothing: float, weighted: bool = True) -> Tensor:
+        weights = None
+        if weighted and self.spec.class_weights:  # they are 1 on average over the training examples
+            weights = torch.tensor(self.spec.class_weights, device=out.device, dtype=out.dtype)
         if self.labels == "multiclass":
-            return F.cross_entropy(out, y, label_smoothing=smoothing)
+            if weights is None:
+                return F.cross_entropy(out, y, label_smoothing=smoothing)
+            return F.cross_entropy(out, y, weights, label_smoothing=smoothing, reduction="none").mean()
         target = y.reshape(out.shape).to(out.dtype)  # (B,) -> (B, 1) for binary
-        return F.binary_cross_entropy_with_logits(out, target * (1 - smoothing) + smoothing / 2)
+        each = None if weights is None else weights[target.long()]
+        return F.binary_cross_entropy_with_logits(out, target * (1 - smoothing) + smoothing / 2, each)
 
     def _correct(self, out: Tensor, y: Tensor) -> Tensor:
         if self.labels == "multiclass":
