@@ -19,7 +19,7 @@ MAY = {  # part -> (our own parts, libraries; None = any)
     "tasks": (BASE, {"torch", "torchmetrics"}),
     "data": (BASE, None),
     "models": (BASE | {"nn"}, {"torch", "lightning"}),
-    "train": (CONFIG | {"tasks", "models.base", "data.features", "data.batches"}, None),
+    "train": (CONFIG | {"tasks", "models.base", "data.features", "data.batches", "nn.conv"}, None),
     "cli": (None, None),
     "__init__": ({"train"}, set()),
 }

@@ -24,6 +24,7 @@ PLAIN = {  # keys that no target takes and whose type says too little
     "select": Type(choices=("best", "last")),
     "progress": Type(choices=("auto", "bar", "lines", "none")),
     "figures": Type((str, list), items=Type((str,))),
+    "format": Type(choices=("onnx", "torch_export")),
     "split": Type(choices=("test", "val", "train")),
     "samples": Type((int,), ranges=(">= 1",)),
     "length": Type((int,), ranges=(">= 1",)),

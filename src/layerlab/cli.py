@@ -1,4 +1,4 @@
-"""The verbs: `layerlab train|eval|predict key=value ...`. Heavy imports stay inside the verb that needs them."""
+"""The verbs: `layerlab train|eval|predict|export key=value ...`. Heavy imports stay inside the verb that needs them."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ USAGE = """layerlab VERB [key=value ...]
   train     train and test a model             layerlab train model=lstm data=names
   eval      test a finished run again          layerlab eval run=logs/...
   predict   answer new inputs with a run       layerlab predict run=logs/... input=photo.png output=preds.csv
+  export    write a file to deploy             layerlab export run=logs/... format=onnx
 
 Options of a verb: layerlab VERB --help"""
 
@@ -203,6 +204,20 @@ def predict(argv: list[str]) -> int:
     return 0
 
 
+def export(argv: list[str]) -> int:
+    """Write a finished run as a file to deploy, and compare its answers with those of the run."""
+    if _asked_for_help("export", argv):
+        return 0
+    config = compose(*argv, name="export").config
+    _finished(config["run"])
+    from layerlab.train.run import export as run_export
+
+    file, off = run_export(config["run"], config["format"], config["output"], config["checkpoint"])
+    print(f"answers  differ from those of the run by {off:.1e} at most")
+    print(f"written  {file}")
+    return 0
+
+
 def _asked_for_help(verb: str, argv: list[str]) -> bool:
     if not {"-h", "--help"} & set(argv):
         return False
@@ -210,7 +225,7 @@ def _asked_for_help(verb: str, argv: list[str]) -> bool:
     return True
 
 
-VERBS = {"train": train, "eval": evaluate, "predict": predict}
+VERBS = {"train": train, "eval": evaluate, "predict": predict, "export": export}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -68,6 +68,7 @@ class DataSpec:
     naive_mae: tuple[float, ...] = ()  # forecast: error of the seasonal naive in the training rows, per target
     mean: tuple[float, ...] = ()  # per channel of x, already subtracted ...
     std: tuple[float, ...] = ()  # ... and divided by
+    pixels: bool = False  # image: before that, x was uint8 / 255
     target_mean: tuple[float, ...] = ()  # regress: per target, already subtracted ...
     target_std: tuple[float, ...] = ()  # ... and divided by
     target_vocabulary: tuple[str, ...] = ()  # transduce: symbol of each output id

@@ -10,10 +10,24 @@ from layerlab.contract import LayerlabError
 from layerlab.train.figures import PICTURES
 
 RUNS = [
-    (["model=cnn", "trainer.max_epochs=1"], {"confusion", "filters", "feature_maps"}),
+    (
+        ["model=cnn", "trainer.max_epochs=1"],
+        {"confusion", "reliability", "examples", "mistakes", "saliency", "filters", "feature_maps"},
+    ),
+    (
+        [
+            "model=transformer",
+            "model.patch=2",
+            "data=photos",
+            "data.per_class=4",
+            "data.size=16",
+            "trainer.max_steps=5",
+        ],
+        {"confusion", "reliability", "examples", "mistakes", "saliency", "attention"},
+    ),
     (
         ["model=resnet", "model.depth=8", "data=mnist1d", "trainer.max_steps=5"],
-        {"confusion", "filters", "feature_maps"},
+        {"confusion", "reliability", "filters", "feature_maps"},
     ),
     (["model=transformer", "data=names", "trainer.max_steps=5"], {"attention", "samples"}),
     (["model=attention", "data=series", "trainer.max_steps=5"], {"attention", "forecast"}),

@@ -42,6 +42,7 @@ class Digits(Data):
             classes=tuple("0123456789"),
             mean=mean,
             std=std,
+            pixels=True,
         )
         return spec, {name: Tensors(x[i], y[i]) for name, i in parts.items()}
 

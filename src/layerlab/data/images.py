@@ -164,5 +164,6 @@ def splits(
         classes=tuple(classes),
         mean=mean,
         std=std,
+        pixels=True,
     )
     return spec, {part: Pixels(x, y, i, mean, std) for part, i in index.items()}

@@ -96,7 +96,7 @@ def last(h: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return h[:, -1]
     at = mask.sum(1).clamp(min=1) - 1  # (B,)
-    return h[torch.arange(len(h), device=h.device), at]
+    return h[torch.arange(h.shape[0], device=h.device), at]
 
 
 def mean(h: Tensor, mask: Tensor | None) -> Tensor:

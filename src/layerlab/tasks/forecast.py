@@ -85,7 +85,7 @@ class Forecast(Task):
         B, L, F_ = z.shape
         if self.channels == "independent":
             z = z.transpose(1, 2).reshape(B * F_, L, 1)
-        return z.reshape(len(z), L // self.patch, -1)
+        return z.reshape(z.shape[0], L // self.patch, -1)
 
     def core_batch(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         offset, scale = self._statistics(x)

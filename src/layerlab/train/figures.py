@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import textwrap
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +16,18 @@ from torch import Tensor
 
 from layerlab.contract import DataSpec, LayerlabError, decode
 from layerlab.models.base import Model
-from layerlab.tasks.classify import Classify
+from layerlab.nn import conv
 from layerlab.tasks.transduce import words
+from layerlab.train import scores
 
 COLOURS = {"train": "#4269d0", "val": "#efb118"}
 TRUTH, FORECAST = "#222222", "#4269d0"
 MOST_CLASSES = 40  # names on the axes of a confusion matrix
 EXAMPLES = 4  # of the test split, where a picture shows examples
+MISTAKES = 24
+SHOWN_CLASSES = 20  # of which examples are shown
+CAM_SIDE = 7  # of a map that still says where
+BINS = 15  # of the confidence, as in the reported calibration error
 
 
 @dataclass(frozen=True)
@@ -72,11 +79,8 @@ def curves(folder: Path, title: str) -> Path | None:
 
 def confusion(folder: Path, model: Any, data: Any) -> Path:
     """How often each class was taken for which, on the test split -> confusion.png."""
-    out, y = model.outputs
-    assert isinstance(model.task, Classify)
-    C = model.task.spec.out
-    said = model.task.probabilities(out).argmax(1)
-    counts = torch.zeros(C, C, dtype=torch.int64).index_put_((y.flatten(), said), torch.tensor(1), accumulate=True)
+    counts = scores.counts(model)
+    C = len(counts)
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
     side = max(3.5, min(0.42 * C + 1.5, 14))
     figure, ((axes,),) = _figure(1, 1, side, side)
@@ -92,7 +96,87 @@ def confusion(folder: Path, model: Any, data: Any) -> Path:
                     axes.text(j, i, int(counts[i, j]), ha="center", va="center", fontsize=7, color=colour)
     axes.set_xlabel("answer")
     axes.set_ylabel("class")
-    return _saved(figure, folder / "confusion.png", f"{data.spec.name}, test split: {len(y):,} examples")
+    return _saved(figure, folder / "confusion.png", f"{data.spec.name}, test split: {counts.sum():,} examples")
+
+
+def reliability(folder: Path, model: Any, data: Any) -> Path:
+    """How often the answers of a certain confidence are right, on the test split -> reliability.png."""
+    out, y = model.outputs
+    confidence, said = model.task.probabilities(out).max(1)
+    right = (said == y.flatten()).float()
+    which = (confidence * BINS).long().clamp(max=BINS - 1)
+    n = torch.bincount(which, minlength=BINS)
+    sums = [torch.zeros(BINS).index_add_(0, which, v) / n.clamp(min=1) for v in (right, confidence)]
+    figure, grid = _figure(2, 1, 4.2, 2.4)
+    for (axes,), height, label in zip(grid, (sums[0], n), ("accuracy", "examples"), strict=True):
+        axes.bar([(i + 0.5) / BINS for i in range(BINS)], height.tolist(), width=0.9 / BINS, color=COLOURS["train"])
+        axes.set_ylabel(label)
+        axes.set_xlim(0, 1)
+        _plain(axes)
+    grid[0][0].plot([0, 1], [0, 1], color=TRUTH, linewidth=0.8)
+    grid[1][0].set_xlabel("confidence")
+    ece = float(((sums[0] - sums[1]).abs() * n).sum() / n.sum())  # Guo et al. 2017
+    return _saved(figure, folder / "reliability.png", f"calibration error {ece:.3f}, {len(y):,} test examples")
+
+
+def mistakes(folder: Path, model: Any, data: Any) -> Path:
+    """The test images that were answered wrongly with the most confidence -> mistakes.png."""
+    out, y = model.outputs
+    confidence, said = model.task.probabilities(out).max(1)
+    wrong = (said != y.flatten()).nonzero()[:, 0]
+    order = wrong[confidence[wrong].argsort(descending=True)][:MISTAKES]
+    titles = [f"{_class(data, said[i])} {confidence[i]:.2f}\nis {_class(data, y[i])}" for i in order]
+    title = f"most certain of the {len(wrong):,} mistakes in {len(y):,} test images"
+    return _tiles(folder / "mistakes.png", _photos(data, "test", order), title, 6, 1.5, titles)
+
+
+def examples(folder: Path, model: Any, data: Any) -> Path:
+    """What is in the data: training images of each class, and how many there are -> examples.png."""
+    split = data.splits["train"]
+    y = torch.cat([split.read(i, None)[1] for i in torch.arange(len(split)).split(1024)])
+    images, titles = [], []
+    for c in range(min(data.spec.out, SHOWN_CLASSES)):
+        own = (y == c).nonzero()[:, 0]
+        images += _photos(data, "train", own[:6]) + [None] * (6 - len(own[:6]))
+        titles += [f"{_class(data, torch.tensor(c))}: {len(own):,}", *[""] * 5]
+    sizes = ", ".join(f"{part} {len(s):,}" for part, s in data.splits.items())
+    return _tiles(folder / "examples.png", images, f"{data.spec.name}: {sizes}", 6, 1.3, titles)
+
+
+def saliency(folder: Path, model: Any, data: Any) -> Path:
+    """Where in an image its answer comes from, for images of the test split -> saliency.png.
+
+    Grad-CAM on the last convolution with maps of 7 x 7 or more (Selvaraju et al. 2017); for a net without, integrated
+    gradients (Sundararajan et al. 2017), by captum.
+    """
+    from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam
+
+    index = torch.linspace(0, len(data.splits["test"]) - 1, min(6, len(data.splits["test"]))).long()
+    x, y = data.splits["test"].read(index, None)
+    x = x.to(model.device).requires_grad_()
+    with torch.no_grad():
+        said = model.task.probabilities(model(x)).argmax(1)
+    target = None if model.task.labels == "binary" else said
+    maps = conv.feature_maps(model, x[:1].detach())
+    layers = [model.get_submodule(name) for name, m in maps.items() if min(m.shape[2:]) >= CAM_SIDE]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # captum's, of hooks and of inputs that it sets to require gradients
+        if len(layers) > 1:
+            how, found = "Grad-CAM", LayerGradCam(model, layers[-1]).attribute(x, target=target, relu_attributions=True)
+            found = LayerAttribution.interpolate(found, x.shape[2:], "bilinear")
+        else:
+            how, found = "integrated gradients", IntegratedGradients(model).attribute(x, target=target, n_steps=32)
+            found = found.abs()
+    heat = found.detach().sum(1).cpu()  # (B, C, H, W) -> (B, H, W)
+    figure, grid = _figure(2, len(x), 1.6, 1.7)
+    for column, (image, h) in enumerate(zip(_photos(data, "test", index), heat, strict=True)):
+        for axes in grid[:, column]:
+            axes.set_axis_off()
+            _show(axes, image, cmap="gray")
+        _show(grid[1][column], h, cmap="inferno", alpha=0.55)
+        words = f"{_class(data, said[column])}\nis {_class(data, y[column])}"
+        grid[0][column].set_title(words, fontsize=7)
+    return _saved(figure, folder / "saliency.png", f"{how}: where the answer comes from")
 
 
 def filters(folder: Path, model: Any, data: Any) -> Path:
@@ -207,11 +291,19 @@ def _has(name: str) -> Callable[[Model], bool]:
     return lambda model: callable(getattr(model, name, None))
 
 
+def _of_images(model: Model) -> bool:
+    return scores.apply(model) and model.spec.kind == "image"
+
+
 PICTURES = {
-    "confusion": Picture(
-        lambda m: isinstance(m.task, Classify) and m.task.labels != "multilabel",
-        confusion,
-        "which class is taken for which",
+    "confusion": Picture(scores.apply, confusion, "which class is taken for which"),
+    "reliability": Picture(scores.apply, reliability, "whether confidence can be believed"),
+    "examples": Picture(_of_images, examples, "images of each class"),
+    "mistakes": Picture(_of_images, mistakes, "the most certain mistakes"),
+    "saliency": Picture(
+        lambda m: _of_images(m) and importlib.util.find_spec("captum") is not None,
+        saliency,
+        "where an answer comes from (by captum: pip install 'layerlab[explain]')",
     ),
     "filters": Picture(_has("filters"), filters, "the filters of a convolution"),
     "feature_maps": Picture(_has("feature_maps"), feature_maps, "the feature maps of convolutions"),
@@ -257,14 +349,42 @@ def _ticks(axes: Any, columns: list[str], rows: list[str]) -> None:
         axes.set_yticks(range(len(rows)), rows, fontsize=7)
 
 
-def _tiles(place: Path, images: list[Tensor], title: str) -> Path:
-    columns = min(len(images), 16)
-    figure, grid = _figure(-(-len(images) // columns), columns, 0.7, 0.75)
+def _tiles(
+    place: Path,
+    images: list[Tensor | None],
+    title: str,
+    most: int = 16,
+    side: float = 0.7,
+    titles: list[str] | None = None,
+) -> Path:
+    """Images in rows of `most`, each `side` inches wide, with a title each where they have one."""
+    columns = max(min(len(images), most), 1)
+    figure, grid = _figure(max(-(-len(images) // columns), 1), columns, side, side * (1.25 if titles else 1.07))
     for axes in grid.flat:
         axes.set_axis_off()
-    for axes, image in zip(grid.flat, images, strict=False):
-        _show(axes, image, cmap="gray")
+    for axes, image, text in zip(grid.flat, images, titles or [""] * len(images), strict=False):
+        if image is not None:
+            _show(axes, image, cmap="gray")
+        axes.set_title(text, fontsize=7)
     return _saved(figure, place, title)
+
+
+def _photos(data: Any, split: str, index: Tensor) -> list[Any]:
+    """Images of a split as they were before they were standardised: (H, W, 3), or (H, W) for gray, in 0..1."""
+    if not len(index):
+        return []
+    x, _ = data.splits[split].read(index, None)
+    if data.spec.mean:
+        mean, std = (torch.tensor(v).reshape(-1, 1, 1) for v in (data.spec.mean, data.spec.std))
+        x = x.cpu() * std + mean
+    images = x.cpu().permute(0, 2, 3, 1)  # (B, C, H, W) -> (B, H, W, C)
+    if not data.spec.pixels:  # a spectrogram
+        return [_unit(i) for i in images]
+    return [i if i.shape[-1] == 3 else i[..., 0] for i in images.clamp(0, 1)]
+
+
+def _class(data: Any, i: Tensor) -> str:
+    return data.spec.classes[int(i)] if data.spec.classes else str(int(i))
 
 
 def _unit(image: Tensor) -> Tensor:

@@ -177,6 +177,7 @@ def _cached(
     facts = {
         "weights": _digest(model),
         "data": data.fingerprint(),
+        "preprocessing": json.dumps(_preprocessing(model)),
         "settings": json.dumps([type(model).__name__, model.spec.shape, [views, data.seed, augment] if views else 0]),
     }
     name = f"features-{data.spec.name}-{key(*facts.values()):016x}"
@@ -218,14 +219,17 @@ def _changed(facts: dict[str, str], name: str) -> str:
 def _digest(model: Model) -> str:
     """SHA-256 of everything but the head."""
     digest = sha256()
-    for name, value in model.state_dict(keep_vars=False).items():
+    for name, value in model.state_dict().items():
         if not name.startswith("head.") and name != "epoch_sums":
             digest.update(name.encode())
             digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    for name, value in model.named_buffers():  # what is not saved counts too: how the backbone reads an image
-        if name in ("scale", "shift"):
-            digest.update(value.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _preprocessing(model: Model) -> list[list[float]]:
+    """How a backbone reads an image: the buffers that are computed anew and not saved."""
+    saved = set(model.state_dict())
+    return [b.flatten().tolist() for name, b in model.named_buffers() if name not in saved]
 
 
 def _sha256(found: dict[str, Tensor]) -> str:

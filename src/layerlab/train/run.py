@@ -23,10 +23,12 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from layerlab.build import Config, allowed_prefixes, build, locate, suggest
 from layerlab.compose import Composed
-from layerlab.contract import IGNORE, DataSpec, LayerlabError, Mismatch
+from layerlab.contract import IGNORE, DataError, DataSpec, LayerlabError, Mismatch
 from layerlab.models.base import Model, trainable
 from layerlab.tasks.base import Task
-from layerlab.train import callbacks, checkpoint, figures, initial, optim, predict, probe
+from layerlab.train import callbacks, checkpoint, figures, initial, optim, predict, probe, scores
+from layerlab.train.export import CHECKED, Format, invented
+from layerlab.train.export import export as write_export
 from layerlab.train.freeze import Facts, Freeze, lp_ft, none
 from layerlab.train.loggers import close
 from layerlab.train.loop import Plain
@@ -236,6 +238,12 @@ def _fit(config: Config, record: Record, opened: list[Any]) -> Run:
         "seconds": {"fit": round(seconds, 3), "total": round(time.time() - record.started, 3)},
         "cpu_seconds": {"fit": round(cpu_seconds, 3), "total": round(time.process_time(), 3)},
     }
+    if scores.apply(model) and model.outputs[1].numel():
+        found = scores.counts(model)
+        results["intervals"] = {f"test/{name}": v for name, v in scores.intervals(found).items()}
+        results["majority"] = scores.majority(found)
+        if folder:
+            scores.per_class(found, task.spec.classes, folder / "per_class.csv")
     record.write("results.json", results)
     if folder:
         for logger in trainer.loggers:
@@ -419,7 +427,8 @@ def _table(results: dict[str, Any], folder: Path) -> str:
         f"{results['cpu_seconds']['fit']:.1f} CPU s training, {results['cpu_seconds']['total']:.1f} in all"
     )
     place = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
-    return "\n".join(["", head, *rows, "", cost, f"run      {place}"])
+    said = [scores.line(results)] if "intervals" in results else []
+    return "\n".join(["", head, *rows, "", *said, cost, f"run      {place}"])
 
 
 def _quiet() -> None:
@@ -509,6 +518,25 @@ def evaluate(
     result = {"checkpoint": which, "split": split, "data": node or config["data"], "metrics": metrics}
     Record(place, Composed(config, {})).write("eval.json", result)
     return metrics
+
+
+def export(folder: str, format: Format = "onnx", output: str | None = None, which: str = "best") -> tuple[Path, float]:
+    """A run's checkpoint as a file to deploy, and by how much its answers differ from the run's. Raises LayerlabError.
+
+    output: the folder it is written into, by default export/<format> of the run.
+    """
+    _quiet()
+    run = load(folder, which)
+    place = Path(output).expanduser() if output else Path(folder).expanduser() / "export" / format
+    config = read_config(Path(folder).expanduser())
+    data = build(config["data"], allowed=allowed_prefixes(config))
+    data.take_over(run.data.state_dict())
+    try:
+        x, _ = data.splits["test"].read(torch.arange(min(CHECKED, len(data.splits["test"]))), None)
+    except DataError as e:  # the photos may lie elsewhere by now
+        print(f"export   answers are compared on noise, for the data cannot be read ({e})", file=sys.stderr)
+        x = invented(run.data.spec)
+    return write_export(run.model, run.data, x, format, place)
 
 
 def _short(value: Any) -> str:
