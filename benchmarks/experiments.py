@@ -27,12 +27,12 @@ import torch
 import layerlab
 from layerlab.build import config_dir
 from layerlab.contract import LayerlabError
+from layerlab.sweep.table import half_width
 
 ROOT = Path(__file__).parents[1]
 COSTS = ROOT / "benchmarks" / "results" / "commands.json"
 BASELINES = ROOT / "benchmarks" / "results" / "baselines.json"
 RESULTS = ROOT / "benchmarks" / "results" / "experiments.json"
-T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}  # t quantiles
 
 
 def measure(name: str, overrides: list[str], seeds: int) -> dict:
@@ -44,12 +44,11 @@ def measure(name: str, overrides: list[str], seeds: int) -> dict:
             runs.append(layerlab.train(f"experiment={name}", *overrides, *own))
     figure = "test/" + runs[0].results["monitor"].split("/")[1]
     values = [r.metrics[figure] for r in runs]
-    half = T95[seeds] * statistics.stdev(values) / seeds**0.5 if seeds > 1 else None
     return {
         "metric": figure,
         "values": values,
         "mean": statistics.mean(values),
-        "half_width_95": half,
+        "half_width_95": half_width(values),
         "n": seeds,
         "fit_cpu_s": statistics.mean(r.results["cpu_seconds"]["fit"] for r in runs),
         "steps": runs[0].results["steps"],

@@ -88,6 +88,7 @@ def train(argv: list[str]) -> int:
     typed, sys.argv = sys.argv, [sys.argv[0], *(a if a.startswith("-") else quote(a) for a in argv)]
 
     failures: list[tuple[str, Exception]] = []
+    finished: list[tuple[list[str], Path]] = []  # of a sweep: what makes each job another, and its folder
 
     @hydra.main(config_path=str(config_dir()), config_name="train", version_base="1.3")
     def job(config: DictConfig) -> float | None:
@@ -107,6 +108,8 @@ def train(argv: list[str]) -> int:
         from layerlab.train.run import fit
 
         run = fit(checked, _given_folder())
+        if HydraConfig.get().mode == RunMode.MULTIRUN and run.results:
+            finished.append((_differing(list(HydraConfig.get().overrides.task), argv), Path(_given_folder() or ".")))
         return run.metrics.get(checked.config["objective"] or run.results.get("monitor", ""))
 
     try:
@@ -115,11 +118,28 @@ def train(argv: list[str]) -> int:
         raise ConfigError(*_explained(e, argv)) from e
     finally:
         sys.argv = typed
+    if len(finished) > 1:
+        _print_table(finished)
     if len(failures) == 1 and not {"-m", "--multirun"} & set(argv):
         raise failures[0][1]
     for overrides, error in failures:
         print(f"job {overrides}: {type(error).__name__}: {error}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _differing(overrides: list[str], typed: list[str]) -> list[str]:
+    """The overrides of a job that were not typed as they are: what the sweep varies."""
+    return [o for o in overrides if o not in typed and quote(o) not in map(quote, typed)]
+
+
+def _print_table(finished: list[tuple[list[str], Path]]) -> None:
+    """One row per setting over its seeds: printed, and in sweep.csv."""
+    from layerlab.sweep import table
+
+    figure, found = table.rows(finished)
+    place = finished[0][1].parent / "sweep.csv"
+    table.write(figure, found, place)
+    print(f"\n{table.text(figure, found)}\n\nsweep    {place}")
 
 
 def _given_folder() -> str | None:

@@ -231,12 +231,17 @@ def _fit(config: Config, record: Record, opened: list[Any]) -> Run:
     results = {
         "metrics": {k: float(v) for k, v in {**validated, **metrics}.items()},
         "monitor": task.monitor,
+        "mode": task.mode,
         "checkpoints": {which: _relative(path, folder) for which, path in saved.items()} | {"tested": config["select"]},
         "steps": steps,
         "epochs": epochs,
         "parameters": trainable(model.parameters()),
         "seconds": {"fit": round(seconds, 3), "total": round(time.time() - record.started, 3)},
-        "cpu_seconds": {"fit": round(cpu_seconds, 3), "total": round(time.process_time(), 3)},
+        "cpu_seconds": {
+            "fit": round(cpu_seconds, 3),
+            "run": round(time.process_time() - record.cpu_started, 3),
+            "total": round(time.process_time(), 3),
+        },
     }
     if scores.apply(model) and model.outputs[1].numel():
         found = scores.counts(model)
