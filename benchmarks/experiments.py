@@ -2,6 +2,7 @@
 
     python benchmarks/experiments.py [NAME ...] [key=value ...] [--seeds 3]     e.g. makemore_lstm data.path=names.txt
     python benchmarks/experiments.py --commands                                 whole commands, start-up included
+    python benchmarks/experiments.py --sweep NAME sweep.csv                     keep the table of a sweep of SWEEPS
     python benchmarks/experiments.py --tables                                   nothing; writes what is stored again
     python benchmarks/experiments.py --baselines FOLDER     what every language model and forecast is held against;
                                                             FOLDER holds names.txt, tinyshakespeare.txt, ETTh1.csv
@@ -11,6 +12,7 @@ One process, one thread; CPU seconds are user + system time.
 
 import argparse
 import contextlib
+import csv
 import io
 import json
 import os
@@ -110,6 +112,37 @@ def command_table(found: dict[str, float]) -> str:
     return "\n".join(lines + [f"| `{n}` | {s:.2f} | {s / torch_s:.2f} |" for n, s in found.items()])
 
 
+TRASHNET = "data=image_folder data.path=../shared/data/trashnet"  # 504 training, 270 test photos of six classes
+SWEEPS = {  # name -> the command whose table is kept in results/sweep_NAME.csv
+    "probe_trashnet": f"python train.py -m model=pretrained {TRASHNET} data.fit=crop,squash,pad data.size=128,224 "
+    "'seed=range(3)'",
+    "freeze_trashnet": f"python train.py -m experiment=freeze_sweep {TRASHNET}",
+    "cnn_trashnet": f"python train.py -m experiment=transfer_500_cnn {TRASHNET} data.size=64 'seed=range(3)'",
+    "freeze_photos": "python train.py -m experiment=freeze_sweep",
+}
+
+
+def sweep_tables() -> str:
+    """The kept tables of sweeps as markdown."""
+    parts = []
+    for name, command in SWEEPS.items():
+        file = RESULTS.with_name(f"sweep_{name}.csv")
+        if not file.exists():
+            continue
+        with file.open(newline="", encoding="utf-8") as f:
+            rows = list(csv.DictReader(f))
+        lines = [f"`{command}`", "", f"| setting | {rows[0]['figure']} ± 95 % | n | trainable | CPU s a run |"]
+        lines.append("|---|---|---|---|---|")
+        for r in rows:
+            spread = f" ± {float(r['half_width_95']):.3f}" if r["half_width_95"] else ""
+            value = f"{float(r['mean']):.3f}{spread}"
+            lines.append(
+                f"| {r['setting']} | {value} | {r['n']} | {int(r['parameters']):,} | {float(r['cpu_s']):.1f} |"
+            )
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
 ORDERS = (2, 3, 4, 5, 6)
 HORIZONS = (96, 192, 336, 720)
 FORECASTS = {
@@ -200,7 +233,13 @@ def main() -> None:
     parser.add_argument("--commands", action="store_true", help="measure whole commands instead")
     parser.add_argument("--tables", action="store_true", help="measure nothing, write the stored results again")
     parser.add_argument("--baselines", type=Path, metavar="FOLDER", help="measure the baselines instead")
+    parser.add_argument("--sweep", nargs=2, metavar=("NAME", "CSV"), help="keep the table of a sweep")
     options = parser.parse_args()
+    if options.sweep:
+        name, place = options.sweep
+        if name not in SWEEPS:
+            parser.error(f"--sweep {name}: not among {', '.join(SWEEPS)}")
+        RESULTS.with_name(f"sweep_{name}.csv").write_text(Path(place).read_text("utf-8"), encoding="utf-8")
     rows = json.loads(BASELINES.read_text()) if BASELINES.exists() else {}
     if options.baselines:
         rows = baselines(options.baselines.absolute())
@@ -211,7 +250,7 @@ def main() -> None:
         COSTS.write_text(json.dumps(costs, indent=1) + "\n")
     overrides = [a for a in options.arguments if "=" in a]
     names = [a for a in options.arguments if "=" not in a]
-    if not (names or options.commands or options.baselines or options.tables):
+    if not (names or options.commands or options.baselines or options.tables or options.sweep):
         names = sorted(f.stem for f in (config_dir() / "experiment").glob("*.yaml"))
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in names:
@@ -232,6 +271,9 @@ def main() -> None:
         "## Baselines\n\nWritten by `python benchmarks/experiments.py --baselines FOLDER`; no seed, no gradient.\n"
         "A network works when it passes them.\n\n"
         f"{baseline_tables(rows)}\n\n"
+        "## Sweeps\n\nEach table is the sweep.csv of the command above it, kept by `python benchmarks/experiments.py\n"
+        "--sweep NAME sweep.csv`. CPU seconds are of the whole run, two phases together where it has two.\n\n"
+        f"{sweep_tables()}\n\n"
         "## Whole commands\n\nWritten by `python benchmarks/experiments.py --commands`, same machine.\n\n"
         f"{command_table(costs) if costs else 'not measured'}\n",
         encoding="utf-8",

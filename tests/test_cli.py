@@ -9,7 +9,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import timm
+import torch
 import yaml
+from scipy.stats import sem, t
 
 from tests.conftest import ROOT
 
@@ -199,6 +202,52 @@ def test_two_processes_share_the_data_and_leave_one_folder(tmp_path):
     refused = cli("-m", "seed=0,1", "trainer=ddp_cpu", cwd=tmp_path)
     assert refused.returncode != 0
     assert "every rank would run the whole sweep again" in refused.stderr
+
+
+def test_ranks_agree_after_stages_were_unfrozen(tmp_path):
+    torch.save(timm.create_model("test_efficientnet").state_dict(), tmp_path / "w.pth")
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "keep.py").write_text(
+        textwrap.dedent("""
+        import torch
+        from lightning.pytorch import Callback
+
+        class Keep(Callback):
+            def on_train_epoch_end(self, trainer, pl_module):
+                torch.save(pl_module.state_dict(), f"epoch{trainer.current_epoch}-rank{trainer.global_rank}.pt")
+        """)
+    )
+    (tmp_path / "conf" / "callbacks").mkdir(parents=True)
+    (tmp_path / "conf" / "callbacks" / "keep.yaml").write_text("keep: {_target_: keep.Keep}\n")
+    own = ["--config-dir", "conf", "callbacks=keep", "user.paths=[code]", "user.targets=[keep]", "trainer=ddp_cpu"]
+    net = ["model=pretrained", "model.backbone=test_efficientnet", "model.weights=w.pth", "freeze=gradual"]
+    done = cli(*own, *net, "trainer.max_epochs=3", "trainer.limit_train_batches=3", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    states = {e: [torch.load(tmp_path / f"epoch{e}-rank{r}.pt") for r in (0, 1)] for e in range(3)}
+    own_sums = "epoch_sums"  # of each rank's share of the epoch
+    for mine, theirs in states.values():
+        assert all(torch.equal(v, theirs[n]) for n, v in mine.items() if n != own_sums and "running" not in n)
+    first, last = states[0][0], states[2][0]
+    moved = {n for n, v in first.items() if not torch.equal(v, last[n]) and "running" not in n}
+    assert "net.conv_head.weight" in moved
+    assert "net.conv_stem.weight" not in moved
+
+
+def test_a_sweep_over_seeds_ends_with_one_table(tmp_path):
+    options = ("model=mlp", "trainer.max_epochs=1", "model.width=8,32", "seed=range(3)", "progress=none")
+    done = cli("-m", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (place,) = (tmp_path / "logs").rglob("sweep.csv")
+    with place.open(newline="") as f:
+        rows = list(csv.DictReader(f))
+    assert [r["setting"] for r in rows] == ["model.width=32", "model.width=8"]
+    for row in rows:
+        values = [float(v) for v in row["values"].split()]
+        assert len(values) == int(row["n"]) == 3
+        assert float(row["mean"]) == pytest.approx(sum(values) / 3, abs=1e-5)
+        low, high = t.interval(0.95, 2, float(row["mean"]), sem(values))
+        assert float(row["half_width_95"]) == pytest.approx((high - low) / 2, rel=1e-3)
+    assert "model.width=32" in done.stdout.split("CPU s a run")[1]
 
 
 def test_a_sweep_goes_on_after_a_failure_and_tells_of_it(tmp_path):

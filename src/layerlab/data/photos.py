@@ -48,7 +48,7 @@ class Photos(Data):
     def __init__(
         self,
         batch_size: Count = 32,
-        per_class: Count = 64,
+        per_class: Count = 32,
         size: Count = 64,
         channels: Literal[1, 3] = 1,
         generator_seed: Size = 0,
