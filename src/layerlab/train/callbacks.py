@@ -32,11 +32,16 @@ class Freezing(Callback):
     def __init__(self, freeze: Freeze):
         self.freeze = freeze
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._enter(trainer)  # a run resumed in mid-epoch has no start of that epoch
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        optimizer, (config,) = trainer.optimizers[0], trainer.lr_scheduler_configs
-        epoch = trainer.current_epoch
-        self.freeze.enter(epoch, optimizer, config.scheduler, alone=trainer.world_size == 1)
-        pl_module.log_dict(self.freeze.figures(epoch, optimizer))
+        self._enter(trainer)
+        pl_module.log_dict(self.freeze.figures(trainer.current_epoch, trainer.optimizers[0]))
+
+    def _enter(self, trainer: Trainer) -> None:
+        (config,) = trainer.lr_scheduler_configs
+        self.freeze.enter(trainer.current_epoch, trainer.optimizers[0], config.scheduler, trainer.world_size == 1)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         for parameter in self.freeze.rest(trainer.current_epoch):  # before Lightning clips: they have no share in it
