@@ -2,9 +2,10 @@
 
     python benchmarks/resume.py [--ranks 2] [key=value ...]
 
-One run writes a checkpoint after every training batch, after every validation batch and after every validation. Each of
-them is then resumed with another global seed, and weights, averaged weights, optimizer and logged figures compared bit for
-bit. Dropout, batch norm, augmentation, an accumulation that does not divide the epoch, EMA, cosine and gradual unfreezing.
+One run writes a checkpoint after every batch, after every batch of validation and after every validation. Each is then
+resumed with another global seed; weights, averaged weights, optimizer and logged figures are compared bit for bit.
+Dropout, batch norm, augmentation, an accumulation that does not divide the epoch, EMA, cosine, gradual unfreezing.
+A signal ends a run only where all cuts are exact: the kinds are counted at the end.
 """
 
 import argparse
@@ -16,7 +17,6 @@ import os
 import shutil
 import socket
 import tempfile
-from collections import Counter
 from pathlib import Path
 
 import torch
@@ -42,30 +42,32 @@ OPTIONS = (
 
 
 class Cuts(Callback):
-    """Save wherever a run could be cut; rank 0 writes, every rank takes part."""
+    """Save wherever a run could be cut; rank 0 keeps the checkpoints, every rank takes part."""
 
-    def __init__(self, folder: Path):
-        self.folder, self.count = folder, 0
+    def __init__(self, folder: Path, saver):
+        self.folder, self.saver, self.count = folder, saver, 0
 
-    def cut(self, trainer, where: str) -> None:
-        place = self.folder / f"{self.count:03}-{where}-step{trainer.global_step}"
-        saver = next(c for c in trainer.callbacks if type(c).__name__ == "Checkpoints")
+    def cut(self, trainer, kind: str) -> None:
+        place = self.folder / f"{self.count:03}_{kind}_epoch{trainer.current_epoch}-step{trainer.global_step}"
+        for logger in trainer.loggers:
+            logger.save()
         trainer.save_checkpoint(place / "cut.ckpt")
-        if trainer.is_global_zero and saver.folder.is_dir():
-            shutil.copytree(saver.folder, place, dirs_exist_ok=True)
+        if trainer.is_global_zero and self.saver.folder.is_dir():
+            shutil.copytree(self.saver.folder, place, dirs_exist_ok=True)
         self.count += 1
 
     def on_train_batch_end(self, trainer, module, outputs, batch, i):
-        acted = trainer.fit_loop.epoch_loop._should_accumulate() is False
-        self.cut(trainer, f"epoch{trainer.current_epoch}-batch{i}-{'stepped' if acted else 'accumulating'}")
+        loop = trainer.fit_loop.epoch_loop
+        due = loop.batch_progress.is_last_batch or loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+        self.cut(trainer, "accumulating" if loop._should_accumulate() else "before validation" if due else "step")
 
     def on_validation_batch_end(self, trainer, module, outputs, batch, i, dataloader_idx=0):
         if trainer.state.fn == "fit":
-            self.cut(trainer, f"epoch{trainer.current_epoch}-validation{i}")
+            self.cut(trainer, "in validation")
 
     def on_validation_end(self, trainer, module):
         if trainer.state.fn == "fit":
-            self.cut(trainer, f"epoch{trainer.current_epoch}-validated")
+            self.cut(trainer, "after validation")
 
 
 def rank(index: int, ranks: int, port: int, folder: str, overrides: tuple[str, ...], results: str) -> None:
@@ -82,11 +84,11 @@ def rank(index: int, ranks: int, port: int, folder: str, overrides: tuple[str, .
     cuts = Path(folder) / "cuts"
 
     def once(name: str, resume: Path | None) -> tuple[dict, list[dict]]:
-        def train(model, data, trainer):
+        def train(model, data, trainer, start=None):
+            saver = next(c for c in trainer.callbacks if type(c).__name__ == "Checkpoints")
             if resume is None:
-                trainer.callbacks.append(Cuts(cuts))
+                trainer.callbacks.append(Cuts(cuts, saver))
             elif index == 0:
-                saver = next(c for c in trainer.callbacks if type(c).__name__ == "Checkpoints")
                 shutil.copytree(resume, saver.folder, ignore=lambda *_: ["cut.ckpt", "cut.ckpt.json"])
             trainer.fit(model, datamodule=data, ckpt_path=resume / "cut.ckpt" if resume else None)
             kept["state"] = {n: v.clone() for n, v in model.state_dict().items()}
@@ -102,7 +104,9 @@ def rank(index: int, ranks: int, port: int, folder: str, overrides: tuple[str, .
         rows = []
         if index == 0:
             with (place / "metrics.csv").open(newline="") as f:
-                rows = [{k: v for k, v in r.items() if v and k.startswith(("train/", "val/"))} for r in csv.DictReader(f)]
+                rows = [
+                    {k: v for k, v in r.items() if v and k.startswith(("train/", "val/"))} for r in csv.DictReader(f)
+                ]
         return kept, [r for r in rows if r]
 
     straight, logged = once("straight", None)
@@ -115,8 +119,8 @@ def rank(index: int, ranks: int, port: int, folder: str, overrides: tuple[str, .
             entry["weights"] = not [n for n in off if n != "epoch_sums"]
             entry["optimizer"] = same(straight["optimizer"], again["optimizer"]) and straight["lr"] == again["lr"]
             entry["figures"] = not rows or rows == logged[-len(rows) :] if index == 0 else True
-            epoch, validated = int(cut.name.split("epoch")[1].split("-")[0]), cut.name.split("-")[2] == "validated"
-            left = sum("val/loss" in r for r in logged) - epoch - validated  # validations still to come at the cut
+            done = sum("_after validation_" in c.name for c in sorted(cuts.iterdir())[: i + 1])
+            left = sum("val/loss" in r for r in logged) - done  # validations still to come at the cut
             entry["validations"] = index > 0 or sum("val/loss" in r for r in rows) == left
         except Exception as e:
             entry["error"] = f"{type(e).__name__}: {str(e).splitlines()[0]}"
@@ -152,10 +156,9 @@ def main() -> None:
         multiprocessing.spawn(rank, arguments, nprocs=options.ranks)
     found = json.loads(Path(options.results).read_text())
     exact = [e for e in found if all(e.get(k) for k in ("weights", "optimizer", "figures", "validations"))]
-    print(f"{len(exact)} of {len(found)} cuts exact")
-    for kind, group in Counter("accumulating" in e["cut"] for e in found).items():
-        good = sum(("accumulating" in e["cut"]) == kind for e in exact)
-        print(f"  {'inside' if kind else 'outside'} an accumulation window: {good} of {group}")
+    kinds = [e["cut"].split("_")[1] for e in found]
+    for kind in dict.fromkeys(kinds):
+        print(f"{kind:18} {sum(e['cut'].split('_')[1] == kind for e in exact)} of {kinds.count(kind)} exact")
 
 
 if __name__ == "__main__":

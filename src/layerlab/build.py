@@ -21,6 +21,7 @@ PLAIN = {  # keys that no target takes and whose type says too little
     "seed": Type((int,), ranges=(">= 0", "<= 4294967295")),
     "model.init_from": Type((str, type(None))),
     "model.init_stages": Type((str, list), items=Type((str,))),
+    "resume": Type((str, type(None))),
     "select": Type(choices=("best", "last")),
     "progress": Type(choices=("auto", "bar", "lines", "none")),
     "figures": Type((str, list), items=Type((str,))),

@@ -21,7 +21,17 @@ from omegaconf.errors import OmegaConfBaseException
 from layerlab.build import ConfigError, check, config_dir, suggest, unknown_key, use_paths
 
 OVERLAYS = ("experiment", "debug")  # groups that set values of other groups, and declare none
-PATH_KEYS = ("data.path", "model.init_from", "logs", "run", "input", "output", "hydra.run.dir", "hydra.sweep.dir")
+PATH_KEYS = (
+    "data.path",
+    "model.init_from",
+    "resume",
+    "logs",
+    "run",
+    "input",
+    "output",
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+)
 
 
 @dataclass

@@ -31,6 +31,7 @@ class LayerlabError(Exception):
     """A refusal in one line, `<where>: <what is wrong>; <what to do>`; ends the command with `exit_code`."""
 
     exit_code = 2
+    reason = "refused"  # what status.json says
 
 
 class Mismatch(LayerlabError):

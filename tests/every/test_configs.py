@@ -21,7 +21,7 @@ GIVEN = {  # arguments that the run passes, not the yaml
     "schedule": {"optimizer", "total"},
     "trainer": {"folder", "callbacks", "loggers"},
     "augment": {"spec"},
-    "logger": {"folder", "name", "config"},
+    "logger": {"folder", "name", "config", "keep", "run_id"},
 }
 FILES = {
     (group, option): yaml.safe_load((config_dir() / group / f"{option}.yaml").read_text("utf-8")) or {}

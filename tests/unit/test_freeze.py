@@ -260,7 +260,7 @@ def test_both_training_paths_end_with_the_same_weights(name, tuned):
 def test_a_run_resumed_at_any_epoch_ends_as_the_uninterrupted_one(options, tuned, tmp_path, monkeypatch):
     straight, kept = run._train, []
 
-    def keeping(model, data, trainer):
+    def keeping(model, data, trainer, start=None):
         class Keep(run.callbacks.Callback):
             def on_validation_end(self, trainer, pl_module):
                 saver = next(c for c in trainer.callbacks if isinstance(c, run.checkpoint.Checkpoints))
@@ -279,7 +279,7 @@ def test_a_run_resumed_at_any_epoch_ends_as_the_uninterrupted_one(options, tuned
     assert len(kept) == (6 if options == ["freeze=lp_ft"] else 3)
     for learner, place, name in kept:
 
-        def resumed(model, data, trainer, learner=learner, place=place, name=name):
+        def resumed(model, data, trainer, start=None, learner=learner, place=place, name=name):
             saver = next(c for c in trainer.callbacks if isinstance(c, run.checkpoint.Checkpoints))
             if begun := type(model).__name__ == learner:
                 shutil.copytree(place, saver.folder)

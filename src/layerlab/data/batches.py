@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
 
-from layerlab.contract import IGNORE, key
+from layerlab.contract import IGNORE, DataError, key
 
 Batch = tuple[Tensor, Tensor]
 
@@ -145,6 +145,16 @@ class Batches:
         self.split, self.batch_size, self.shuffle, self.seed = split, batch_size, shuffle, seed
         self.rank, self.world, self.place, self.change = rank, world, place, change
         self.sampling = sampling
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the order of the batches depends on, besides the position that the trainer counts."""
+        return {"seed": self.seed, "batch_size": self.batch_size, "examples": len(self.split), "ranks": self.world}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse to go on with batches of another order. Raises DataError naming the difference."""
+        for name, value in self.state_dict().items():
+            if (old := state_dict.get(name, value)) != value:
+                raise DataError(f"resume: {name} is {value}, the run was trained with {old}; start a new run")
 
     @property
     def examples(self) -> int:

@@ -33,7 +33,6 @@ class Model(LightningModule):
     started: Literal["random", "pretrained", "run"] = "random"  # where the first weights are from; set as they come
 
     head: nn.Module
-    epoch_sums: Tensor
 
     def __init__(self, spec: DataSpec | dict[str, Any]):
         super().__init__()
@@ -48,8 +47,9 @@ class Model(LightningModule):
         self.task: tasks.Task | None = None
         self.recipe: Callable[[Model], Any] | None = None
         self.kept_in_eval: list[nn.Module] = []  # modules of frozen stages; set by train/freeze.py
-        # a buffer, so that a run cut in mid-epoch still logs the whole epoch (Lightning's on_epoch does not)
-        self.register_buffer("epoch_sums", torch.zeros(4, dtype=WIDE))
+        # saved, so that a run cut in mid-epoch still logs the whole epoch (Lightning's on_epoch does not); no buffer,
+        # for DDP would overwrite it with that of rank 0, and bf16-true cast it, where a count stops at 256
+        self.epoch_sums = torch.zeros(4, dtype=WIDE)
 
     def features(self, x: Tensor) -> Tensor:
         """What the head reads: everything up to it."""
@@ -112,7 +112,7 @@ class Model(LightningModule):
         return loss
 
     def on_train_start(self) -> None:
-        self.epoch_sums = self.epoch_sums.to(WIDE)  # bf16-true casts buffers, and a bf16 count stops at 256
+        self.epoch_sums = self.epoch_sums.to(self.device)
         self._log_every: int = self.trainer.log_every_n_steps  # ty: ignore[missing-attribute]  (set by a connector)
 
     def on_train_epoch_end(self) -> None:
@@ -213,10 +213,14 @@ class Model(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.task:
             checkpoint["task"] = self.task.to_dict()
+        if self._trainer is not None:  # of each rank its own: (ranks, 4)
+            checkpoint["epoch_sums"] = self.trainer.strategy.all_gather(self.epoch_sums).reshape(-1, 4).cpu()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.task is None and "task" in checkpoint:
             self.task = tasks.restore(checkpoint["task"])
+        if self._trainer is not None and "epoch_sums" in checkpoint:
+            self.epoch_sums = checkpoint["epoch_sums"][self.global_rank].to(self.device)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Lightning sets this one 44 times per step, and nn.Module looks through parameters, buffers and modules first

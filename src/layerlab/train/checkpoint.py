@@ -48,8 +48,8 @@ def write(checkpoint: dict[str, Any], path: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Check the SHA-256, then load plain values and tensors only. Raises CheckpointError with what is wrong."""
+def verify(path: Path) -> None:
+    """Compare a checkpoint with the SHA-256 of its sidecar. Raises CheckpointError with what is wrong."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     try:
@@ -61,6 +61,11 @@ def read(path: Path) -> dict[str, Any]:
         found = hashlib.file_digest(f, "sha256").hexdigest()
     if found != recorded:
         raise CheckpointError(f"{path.name}: sha256 mismatch (recorded {recorded[:12]}, found {found[:12]}); damaged")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Check the SHA-256, then load plain values and tensors only. Raises CheckpointError with what is wrong."""
+    verify(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:  # never follow its advice to load it anyway
@@ -113,15 +118,17 @@ class Checkpoints(Callback):
         if self.last is None or self.last != self.path(trainer.global_step):
             self._save(trainer, None)
 
-    def path(self, step: int) -> Path:
-        """Name of the checkpoint after so many optimizer steps."""
-        return self.folder / f"step-{step:06d}.ckpt"
+    def path(self, step: int, why: str = "") -> Path:
+        """Name of the checkpoint after so many optimizer steps; why: what it was written for, beside the plan."""
+        return self.folder / f"step-{step:06d}{why and '-' + why}.ckpt"
 
     def _save(self, trainer: Trainer, score: torch.Tensor | None) -> None:
         path = self.path(trainer.global_step)
         if path == self.last:
             return
         figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        for logger in trainer.loggers:
+            logger.save()  # what was logged so far: the checkpoint counts the rows
         self.keep(path, None if score is None else float(score), figures, trainer.save_checkpoint)
 
     def keep(self, path: Path, score: float | None, figures: dict[str, float], write: Callable[[Path], Any]) -> None:
@@ -131,20 +138,35 @@ class Checkpoints(Callback):
         if self.best is None or value > self.best_score:
             self.best, self.best_score = path, value
         self.last = path
+        self.validated[path] = figures
         try:
             write(path)
         except BaseException:
             self.best, self.last, self.best_score = before
             raise
-        self.validated[path] = figures
         old = {p for p in before[:2] if p}
         for gone in old - {self.best, self.last} if self.folder.is_dir() else ():  # other ranks write nothing
             gone.unlink(missing_ok=True)
             sidecar(gone).unlink(missing_ok=True)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best and self.best.name, "best_score": self.best_score}
+        figures = {p.name: v for p, v in self.validated.items() if p == self.best}
+        return {
+            "best": self.best and self.best.name,
+            "best_score": self.best_score,
+            "validated": figures,
+            "rows": _rows(self.folder.parent / "metrics.csv"),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = self.folder / state_dict["best"] if state_dict["best"] else None
         self.best_score = state_dict["best_score"]
+        self.validated = {self.folder / name: v for name, v in state_dict["validated"].items()}
+
+
+def _rows(file: Path) -> int:
+    """How many rows a csv has below its header."""
+    if not file.is_file():
+        return 0
+    with file.open(encoding="utf-8") as f:
+        return max(sum(1 for _ in f) - 1, 0)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv as reader
 import os
 import sys
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,22 +41,37 @@ def loggers(
     job_type: str = "train",
     tags: Sequence[str] = (),
     mode: Literal["offline", "online"] = "offline",
+    keep: int | None = None,
+    run_id: str | None = None,
 ) -> list[Any]:
     """Lightning loggers for a run folder: metrics.csv always, wandb and TensorBoard where asked for.
 
     config: what wandb shows as the run's config, without secrets. mode: of wandb; offline never asks for a login and
-    never needs a network. Raises LayerlabError where a package is missing.
+    never needs a network. keep, run_id: of a run that goes on: rows of metrics.csv that its checkpoint knows of, and
+    wandb's id. Raises LayerlabError where a package is missing.
     """
     from lightning.pytorch.loggers import CSVLogger
 
     if not (csv or wandb or tensorboard):
         raise LayerlabError("logger.csv=false: metrics.csv is always written; leave it true")
+    rows = _logged(folder / "metrics.csv", keep)
     found: list[Any] = [CSVLogger(folder, name="", version="")]
+    if rows:
+        found[0].experiment.metrics += rows
+        found[0].save()
     if wandb:
-        found.append(_wandb(folder, name, config, project, entity, group, job_type, list(tags), mode))
+        found.append(_wandb(folder, name, config, project, entity, group, job_type, list(tags), mode, run_id))
     if tensorboard:
         found.append(_tensorboard(folder))
     return found
+
+
+def _logged(file: Path, keep: int | None) -> list[dict[str, Any]]:
+    """The first rows of metrics.csv: the logger would begin it anew."""
+    if not keep or not file.is_file():
+        return []
+    with file.open(newline="", encoding="utf-8") as f:
+        return [{k: v for k, v in row.items() if v} for row in islice(reader.DictReader(f), keep)]
 
 
 def _wandb(
@@ -67,6 +84,7 @@ def _wandb(
     job_type: str,
     tags: list[str],
     mode: str,
+    run_id: str | None,
 ) -> Any:
     for variable, value in QUIET.items():
         os.environ.setdefault(variable, value)
@@ -76,6 +94,8 @@ def _wandb(
     def make(offline: bool) -> Any:
         logger = WandbLogger(
             name=name,
+            id=run_id,
+            resume="allow",
             save_dir=str(folder),
             offline=offline,
             project=project,

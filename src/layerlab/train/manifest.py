@@ -48,8 +48,9 @@ def redact_command(arguments: list[str]) -> list[str]:
 
 
 def config_hash(config: dict[str, Any]) -> str:
-    """Eight hexadecimal digits that stand for a resolved config."""
-    return f"{key(json.dumps(config, sort_keys=True, default=str)):016x}"[:8]
+    """Eight hexadecimal digits that stand for a resolved config; not for how it is shown, or whether it goes on."""
+    kept = {k: v for k, v in config.items() if k not in ("resume", "progress", "logs")}
+    return f"{key(json.dumps(kept, sort_keys=True, default=str)):016x}"[:8]
 
 
 def make_folder(composed: Composed, given: str | None) -> Path:
@@ -89,6 +90,7 @@ class Record:
         self.folder, self.composed = folder, composed
         self.started, self.cpu_started = time.time(), time.process_time()
         self.facts: dict[str, Any] = {}
+        self.hash = config_hash(composed.config)  # now: the run fills in what `auto` means
 
     def begin(self) -> None:
         """manifest.json and config.yaml, and the status `running`, before anything can fail."""
@@ -97,7 +99,7 @@ class Record:
             "command": [Path(sys.argv[0]).name, *redact_command(sys.argv[1:])],
             "overrides": redact_command(self.composed.overrides),
             "choices": self.composed.choices,
-            "config_hash": config_hash(self.composed.config),
+            "config_hash": self.hash,
             "seed": self.composed.config["seed"],
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "python": platform.python_version(),
@@ -111,6 +113,12 @@ class Record:
         if self.folder:
             text = yaml.safe_dump(redact(self.composed.config), sort_keys=False, allow_unicode=True)
             (self.folder / "config.yaml").write_text(text, encoding="utf-8")
+
+    def resume(self) -> None:
+        """Go on with the manifest that is there: the run is the same."""
+        self.status("running")
+        self.facts = read_json(self.folder / "manifest.json") if self.folder else {}
+        self.add(resumed=[*self.facts.get("resumed", []), time.strftime("%Y-%m-%dT%H:%M:%S%z")])
 
     def add(self, **facts: Any) -> None:
         """Further facts for manifest.json."""

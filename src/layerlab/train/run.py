@@ -26,7 +26,7 @@ from layerlab.compose import Composed
 from layerlab.contract import IGNORE, DataError, DataSpec, LayerlabError, Mismatch
 from layerlab.models.base import Model, trainable
 from layerlab.tasks.base import Task
-from layerlab.train import callbacks, checkpoint, figures, initial, optim, predict, probe, scores
+from layerlab.train import callbacks, checkpoint, figures, guards, initial, optim, predict, probe, resume, scores
 from layerlab.train.export import CHECKED, Format, invented
 from layerlab.train.export import export as write_export
 from layerlab.train.freeze import Facts, Freeze, lp_ft, none
@@ -63,29 +63,45 @@ class Run:
 def fit(composed: Composed, folder: str | None = None) -> Run:
     """Train, test the selected checkpoint, and leave the record. folder: where, instead of a new one under logs/.
 
-    Raises LayerlabError where the run is refused; status.json says so before anything is raised.
+    With resume= in the config it goes on with that run, in its folder. Raises LayerlabError where the run is refused or
+    diverges, SystemExit(128 + signal) where one ends it; status.json says so before anything is raised.
     """
+    cut = resume.find(composed) if composed.config["resume"] else None
+    if cut:
+        composed = resume.adopted(composed, cut)
+        if (cut / "status.json").is_file() and read_json(cut / "status.json")["status"] == "ok":
+            print(f"resume: {cut} has finished; nothing to do")
+            return load(cut)
+    return _recorded(composed, folder, cut)
+
+
+def _recorded(composed: Composed, folder: str | None, cut: Path | None) -> Run:
+    """A run with its record. cut: the folder of the run that it goes on with."""
     config = composed.config
     main = _rank() == 0
-    record = Record(make_folder(composed, folder) if main else None, composed)
-    record.begin()
+    record = Record((cut or make_folder(composed, folder)) if main else None, composed)
+    if cut:
+        record.resume()
+    else:
+        record.begin()
     opened: list[Any] = []
-    ok = False
+    signals, ok = guards.Signals(), False
     try:
-        if _two_runs(config):
-            config["model"]["init_from"] = str(_probe_first(composed, record))
-            record.begin()
-        run = _fit(config, record, opened)
+        with signals.installed():
+            if _two_runs(config):
+                config["model"]["init_from"] = str(_probe_first(composed, record))
+                record.begin()
+            run = _fit(config, record, opened, signals, cut)
         ok = True
     except LayerlabError as e:
-        record.status("failed", "refused", str(e))
+        record.status("failed", e.reason, str(e))
         raise
     except MisconfigurationException as e:  # what Lightning refuses before or while it sets a run up
         refusal = LayerlabError(f"trainer: {' '.join(str(e).split())}")
         record.status("failed", "refused", str(refusal))
         raise refusal from e
-    except KeyboardInterrupt:
-        record.status("preempted", "interrupted")
+    except (KeyboardInterrupt, SystemExit) as e:
+        record.status("preempted", signals.name or "interrupted", str(e))
         raise
     except BaseException as e:
         record.status("failed", "exception", f"{type(e).__name__}: {e}")
@@ -115,7 +131,8 @@ def _probe_first(composed: Composed, record: Record) -> Path:
         config = deepcopy(composed.config)
         config["freeze"]["phase"] = "probe"
         config["trainer"]["max_epochs"] = "auto"
-        fit(replace(composed, config=config), str(place))
+        begun = (place / "manifest.json").is_file()
+        _recorded(replace(composed, config=config), str(place), place if begun else None)
     composed.config["freeze"]["phase"] = "finetune"
     return place
 
@@ -124,7 +141,7 @@ def _rank() -> int:
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
 
 
-def _fit(config: Config, record: Record, opened: list[Any]) -> Run:
+def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Signals, cut: Path | None) -> Run:
     _quiet()
     folder = record.folder
     if config["trainer"]["_target_"] == f"{Plain.__module__}.{Plain.__name__}":
@@ -171,14 +188,23 @@ def _fit(config: Config, record: Record, opened: list[Any]) -> Run:
     probed = frozen.head_only and probe.fits(model)
     if not (frozen.trivial or probed):
         hooks.append(callbacks.Freezing(frozen))
-    hooks.append(saver)  # last: what it saves holds what the others found in this epoch
+    hooks += [guards.Finite(saver), saver, signals]  # at the end: what is saved holds what the others found
+    signals.saver = saver
+    start = resume.newest(cut, main=folder is not None) if cut else None
+    saver.last = start
     name = record.composed.name
     if folder:
-        opened += make(config["logger"], folder=folder, name=name, config=redact(config))
+        rows = checkpoint.read(start)["callbacks"]["Checkpoints"]["rows"] if start else None
+        known: dict[str, Any] = {"keep": rows, "run_id": record.facts.get("wandb_id")}
+        opened += make(config["logger"], folder=folder, name=name, config=redact(config), **known)
     made = make(config["trainer"], folder=folder, callbacks=hooks + ([bar] if bar else []), loggers=opened)
     plain = made if isinstance(made, Plain) else None
     trainer: Trainer = plain.lightning if plain else made
+    if cut and folder:
+        resume.check(record.facts, data.fingerprint(), trainer.world_size)
+        say(f"resume   {cut}, " + (f"from {start.name}" if start else "from the beginning: it has no checkpoint yet"))
     record.add(
+        wandb_id=next((str(x.version) for x in opened if type(x).__name__ == "WandbLogger"), None),
         device=str(trainer.strategy.root_device),
         devices=trainer.world_size,
         precision=str(trainer.precision),
@@ -212,7 +238,7 @@ def _fit(config: Config, record: Record, opened: list[Any]) -> Run:
         done = plain.fit(learner, task, source, learner.recipe, saver, config["seed"])
         steps, epochs = done.steps, done.number
     else:
-        _train(learner, source, trainer)
+        _train(learner, source, trainer, start)
         steps, epochs = trainer.global_step, trainer.current_epoch
     seconds, cpu_seconds = time.time() - began, time.process_time() - cpu
     chosen = trainer.strategy.broadcast(saver.best if config["select"] == "best" else saver.last)
@@ -302,13 +328,9 @@ def _augment(config: Config, spec: DataSpec, make: Any) -> list[Any]:
     return [make(node, spec) for node in chosen.values()]
 
 
-def _train(model: Model, data: Any, trainer: Trainer) -> None:
-    try:
-        trainer.fit(model, datamodule=data)
-    except SystemExit:
-        if trainer.interrupted:  # Lightning turns Ctrl-C inside fit into exit 1
-            raise KeyboardInterrupt from None
-        raise
+def _train(model: Model, data: Any, trainer: Trainer, start: Path | None = None) -> None:
+    """Train, from a checkpoint where one is given."""
+    trainer.fit(model, datamodule=data, ckpt_path=start)
 
 
 def _solve(model: Model, data: Any, task: Task, trainer: Trainer, saver: checkpoint.Checkpoints) -> None:
@@ -380,7 +402,7 @@ def check_batch(model: Model, data: Any) -> None:
 
 def _check_plain(config: Config) -> None:
     """Refuse what the plain loop does not do, by name."""
-    beyond = {"callbacks": config["callbacks"]} | {
+    beyond = {"callbacks": config["callbacks"], "resume": config["resume"]} | {
         f"logger={k}": config["logger"].get(k) for k in ("wandb", "tensorboard")
     }
     for name, value in beyond.items():

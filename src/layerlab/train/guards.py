@@ -1,0 +1,135 @@
+"""What ends a run early without losing it: a signal, and a loss that is no number any more."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from layerlab.contract import LayerlabError
+from layerlab.train.checkpoint import Checkpoints
+
+NORM_EVERY = 20  # optimizer steps between two looks at the gradients
+
+
+class Diverged(LayerlabError):
+    """Training stopped because its loss or its gradients are no numbers."""
+
+    exit_code, reason = 4, "diverged"
+
+
+class Signals(Callback):
+    """SIGTERM, SIGUSR1 and SIGINT end a run after the next optimizer step, with a checkpoint that goes on exactly.
+
+    It waits for the step inside an accumulation window, whose half-summed gradients are in no checkpoint, and for the
+    end of a validation that is due or running: benchmarks/resume.py shows what is exact and what is not. Raises
+    SystemExit with 128 + the signal. Outside of training a signal ends the process at once. All ranks agree on it.
+    """
+
+    saver: Checkpoints  # set by the run
+
+    def __init__(self) -> None:
+        self.received, self.training = 0, False
+
+    @property
+    def name(self) -> str | None:
+        """Of the signal that was received."""
+        return signal.Signals(self.received).name if self.received else None
+
+    @contextmanager
+    def installed(self) -> Generator[None]:
+        """Listen while the block runs; only the main thread of a process may."""
+        names = ("SIGTERM", "SIGUSR1", "SIGINT")
+        wanted = [getattr(signal, n) for n in names if hasattr(signal, n)]
+        if threading.current_thread() is not threading.main_thread():
+            wanted = []
+        before = {s: signal.signal(s, self._receive) for s in wanted}
+        try:
+            yield
+        finally:
+            for s, handler in before.items():
+                signal.signal(s, handler)
+
+    def _receive(self, number: int, frame: Any) -> None:
+        again, self.received = self.received, number
+        if not self.training or (number == again == signal.SIGINT):  # a second Ctrl-C does not wait
+            raise SystemExit(128 + number)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.training = True
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.training = False
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
+        # Lightning would take up a run cut at the end of an epoch without the rest of it: no validation, no figures
+        due = loop.batch_progress.is_last_batch or loop._should_check_val_fx(fetcher)  # ty: ignore[invalid-argument-type]
+        if not (due or loop._should_accumulate()) and self._agreed(trainer):
+            for logger in trainer.loggers:
+                logger.save()
+            self.saver.keep(self.saver.path(trainer.global_step, "cut"), None, {}, trainer.save_checkpoint)
+            self._end(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and self._agreed(trainer):
+            self._end(trainer)  # the checkpoint of this validation was written just now
+
+    def _agreed(self, trainer: Trainer) -> bool:
+        if trainer.world_size == 1:
+            return bool(self.received)
+        # as numbers: a signal reaches one rank or all of them
+        self.received = int(trainer.strategy.reduce(torch.tensor(float(self.received)), reduce_op="max"))
+        return bool(self.received)
+
+    def _end(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero:
+            where = self.saver.folder.parent
+            print(f"{self.name}: stopped after step {trainer.global_step}; resume={where} goes on", file=sys.stderr)
+        raise SystemExit(128 + self.received)
+
+
+class Finite(Callback):
+    """Stop where the loss is no number, before anything is learnt from it; every few steps the gradients too.
+
+    Raises Diverged with step, lr, gradient norm and layer. Not for fp16, whose scaler skips such steps by design.
+    """
+
+    def __init__(self, saver: Checkpoints):
+        self.saver = saver
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise self._diverged(trainer, pl_module, f"loss: {float(loss)}")
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        if trainer.global_step % NORM_EVERY == 0 and str(trainer.precision) != "16-mixed":
+            norm = _norm(pl_module)
+            if not torch.isfinite(norm):
+                raise self._diverged(trainer, pl_module, "gradients: not finite")
+
+    def _diverged(self, trainer: Trainer, module: LightningModule, what: str) -> Diverged:
+        lr = trainer.optimizers[0].param_groups[-1]["lr"]
+        broken = [n for n, p in module.named_parameters() if not torch.isfinite(p).all()]
+        broken = broken or [
+            n for n, p in module.named_parameters() if p.grad is not None and not torch.isfinite(p.grad).all()
+        ]
+        layer = f", layer {broken[0].rpartition('.')[0]}" if broken else ""
+        kept = f"last good {self.saver.last.name}" if self.saver.last else "no checkpoint yet"
+        return Diverged(
+            f"{what} at step {trainer.global_step} (lr {lr:.3g}, gradient norm {float(_norm(module)):.3g}{layer}); "
+            f"stopped, {kept}; lower optimizer.lr, or look for what is odd in the data"
+        )
+
+
+def _norm(module: LightningModule) -> Tensor:
+    return torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
