@@ -153,8 +153,11 @@ def test_a_run_its_evaluation_and_its_answers(tmp_path):
     assert all(abs(sum(float(v) for k, v in r.items() if k.startswith("p_")) - 1) < 1e-4 for r in rows)
     (tmp_path / "new" / "broken.png").write_bytes(b"\x89PNG broken")
     done = cli(f"run={folder}", f"input={tmp_path / 'new'}", cwd=tmp_path, verb="predict")
-    assert done.returncode == 2
+    assert done.returncode == 0
+    assert "1 of 7 files left out" in done.stderr
     assert "broken.png: not a readable image" in done.stderr
+    done = cli(f"run={folder}", f"input={tmp_path / 'new' / 'broken.png'}", cwd=tmp_path, verb="predict")
+    assert done.returncode == 2
 
 
 def test_a_model_of_ones_own_is_one_file_and_one_yaml(tmp_path):
@@ -230,6 +233,16 @@ def test_ranks_agree_after_stages_were_unfrozen(tmp_path):
     moved = {n for n, v in first.items() if not torch.equal(v, last[n]) and "running" not in n}
     assert "net.conv_head.weight" in moved
     assert "net.conv_stem.weight" not in moved
+
+
+def test_two_processes_train_one_head_and_keep_one_whole_model(tmp_path):
+    torch.save(timm.create_model("test_efficientnet").state_dict(), tmp_path / "w.pth")
+    net = ["model=pretrained", "model.backbone=test_efficientnet", "model.weights=w.pth", "trainer=ddp_cpu"]
+    done = cli(*net, "trainer.max_epochs=2", "data.batch_size=256", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "logs").glob("*/*")
+    found = cli(f"run={folder}", cwd=tmp_path, verb="eval")
+    assert found.returncode == 0, found.stderr
 
 
 def test_a_sweep_over_seeds_ends_with_one_table(tmp_path):

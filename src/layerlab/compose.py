@@ -24,6 +24,7 @@ OVERLAYS = ("experiment", "debug")  # groups that set values of other groups, an
 PATH_KEYS = (
     "data.path",
     "model.init_from",
+    "model.weights",
     "resume",
     "logs",
     "run",

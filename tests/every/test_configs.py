@@ -58,6 +58,17 @@ def test_each_key_is_an_argument_and_each_argument_a_key_with_the_same_default(g
             assert type(value) is type(list(default) if isinstance(default, tuple) else default), f"{option}.{name}"
 
 
+OPEN = {"preprocess"}  # checked by the model itself
+
+
+@pytest.mark.parametrize(("group", "option", "node"), NODES, ids=[f"{g}-{o}" for g, o, _ in NODES])
+def test_the_type_of_every_option_is_known_without_an_import(group, option, node):
+    parameters = read_target(node["_target_"]).parameters
+    given = set(node) - {"_target_", "defaults"} - OPEN
+    if node["_target_"].startswith("layerlab."):
+        assert not [k for k in given if k in parameters and parameters[k][0] is UNKNOWN]
+
+
 @pytest.mark.parametrize("name", options("model"))
 def test_a_model_yaml_has_its_file_and_its_class(name):
     node = yaml.safe_load((config_dir() / "model" / f"{name}.yaml").read_text("utf-8"))

@@ -115,8 +115,7 @@ def test_a_file_that_answers_otherwise_is_not_written(train, monkeypatch):
     monkeypatch.setattr(export, "answers", lambda file, x: [v + 0.01 for v in right(file, x)])
     with pytest.raises(LayerlabError, match=r"answers otherwise than the run, by 0\.01; not written"):
         export_run(str(run.folder), "onnx")
-    assert not (run.folder / "export" / "onnx").exists()
-    assert not list((run.folder / "export").glob(".*"))
+    assert not list((run.folder / "export" / "onnx").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -126,6 +125,18 @@ def test_a_file_that_answers_otherwise_is_not_written(train, monkeypatch):
         (["model=seq2seq", "data=spelling", "data.path={tmp}/p.tsv"], "a transduction writes symbol by symbol"),
     ],
 )
+def test_nothing_that_lies_in_the_folder_is_lost(train, tmp_path):
+    run = train("model=mlp", "data=digits", "trainer.max_steps=1")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "mine.jpg").write_text("precious")
+    with pytest.raises(LayerlabError, match="holds other things; give a folder of its own"):
+        export_run(str(run.folder), "onnx", str(tmp_path / "photos"))
+    assert (tmp_path / "photos" / "mine.jpg").read_text() == "precious"
+    for _ in range(2):  # its own files may be written again
+        export_run(str(run.folder), "onnx", str(tmp_path / "deploy"))
+    assert sorted(p.name for p in (tmp_path / "deploy").iterdir()) == ["meta.json", "model.onnx"]
+
+
 def test_what_cannot_be_exported_is_said(options, words, train, tmp_path):
     from tests.formats import write_pairs
 

@@ -15,6 +15,7 @@ from layerlab.models.lstm import LSTM
 from layerlab.models.pretrained import Pretrained
 from layerlab.train import freeze, optim, run, schedule
 from layerlab.train.freeze import Facts, Freeze, State
+from layerlab.train.trainer import SyncNorms
 
 STRATEGIES = {
     "linear_probe": {},
@@ -38,11 +39,12 @@ def tiny():
 
 def facts(model, **more):
     names = (tuple(model.stage_parameters(fine)) for fine in (False, True))
-    return Facts(*names, started="pretrained", **more)
+    return Facts(*names, **{"started": "pretrained"} | more)
 
 
 def applied(name, model, epochs=6, **more):
-    return Freeze(getattr(freeze, name)(facts(model), **STRATEGIES[name], **more), model, epochs)
+    known = facts(model, started="run" if name == "lp_ft" else "pretrained")  # the second run of lp_ft starts from one
+    return Freeze(getattr(freeze, name)(known, **STRATEGIES[name], **more), model, epochs)
 
 
 def step(model, frozen, epoch, optimizer, alone=True):
@@ -73,7 +75,7 @@ def test_exactly_the_declared_parameters_change_and_no_buffer_of_a_frozen_stage(
         assert moved == declared
         states = frozen.policy.state(epoch)
         still = [s for s, state in states.items() if state.trainable == "none" or state.bn != "train"]
-        kept = {id(m) for s in still for m in frozen.modules[s]}
+        kept = {id(model.get_submodule(m)) for s in still for m in frozen.modules[s]}
         for n, module in model.named_modules():
             if getattr(module, "running_mean", None) is not None:
                 same = torch.equal(before[f"{n}.running_mean"], now[f"{n}.running_mean"])
@@ -208,6 +210,7 @@ def test_a_model_without_pretrained_weights_trains_as_ever():
 def test_modules_without_parameters_go_with_the_stage_before_them():
     model = CNN(IMAGES, dropout=0.5)
     modules = model.stage_modules()
+    modules = {stage: [model.get_submodule(n) for n in names] for stage, names in modules.items()}
     home = {type(m): stage for stage, ms in modules.items() for m in ms if isinstance(m, nn.Dropout)}
     assert set(home) == {nn.Dropout}
     leaves = [m for m in model.modules() if not list(m.children())]
@@ -304,14 +307,77 @@ def stage(model, name):
     return stages[list(stages)[-2] if name == "stage3" else name]
 
 
-def test_the_plan_is_printed_and_nothing_trained(tuned, capsys):
+def test_the_plan_is_printed_and_nothing_trained(tuned, monkeypatch):
+    made = Freeze.table
+    said = []
+    monkeypatch.setattr(Freeze, "table", lambda *a: said.append(made(*a)) or said[-1])
     found = tuned("freeze=gradual", "debug=plan")
     assert found.metrics == {}
+    lines = said[0].splitlines()
+    assert lines[0] == "freeze   gradual (x1 = lr 0.003)"
+    assert [line.split()[1] for line in lines[2:]] == ["0", "1", "2", "3"]
+    assert lines[2].split()[-1] == "2,570"  # the head alone
+    assert not found.folder or not (found.folder / "checkpoints").exists()
+
+
+def test_norms_that_processes_share_are_frozen_like_any_and_keep_their_activation():
+    model = tiny()
+    frozen = applied("first_n", model)
+    x, _ = batch(IMAGES, 4)
+    before = model.eval()(x)
+    SyncNorms().apply(model)
+    torch.testing.assert_close(model.eval()(x), before)
+    frozen.enter(0, optim.sgd(frozen.groups(1.0)), None, alone=True)
+    model.train()
+    synced = {n: m for n, m in model.named_modules() if isinstance(m, nn.SyncBatchNorm)}
+    of = {n: stage for stage, names in frozen.modules.items() for n in names}
+    assert synced
+    assert all(m.training == (frozen.policy.state(0)[of[n]].trainable != "none") for n, m in synced.items())
+
+
+def test_stages_of_the_probe_are_taken_over_whole(tuned):
+    first = tuned("freeze=none", FEW, "trainer.max_epochs=1")
+    more = (f"model.init_from={first.folder}", "model.init_stages=[stem]", "freeze=lp_ft", "freeze.probe_epochs=2")
+    found = tuned(*more, FEW, "trainer.max_epochs=1", "optimizer.lr=1e-9")
+    probe = layerlab.load(found.folder / "probe")
+    assert torch.allclose(probe.model.head[1].weight, found.model.head[1].weight, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["freeze=lp_ft", "freeze.phase=finetune"], r"phase=finetune: starts from a probe; give model\.init_from=RUN"),
+        (["freeze=linear_probe", "freeze.cache_views=2"], r"cache_views: without effect; it needs images changed"),
+        (["trainer.precision=bf16-true"], r"precision=bf16-true: a linear probe trains in 32 bits"),
+    ],
+)
+def test_settings_that_cannot_be_kept_are_refused(options, words, tuned):
+    with pytest.raises(LayerlabError, match=words):
+        tuned(*options)
+
+
+def test_a_model_of_ours_from_random_weights_needs_something_to_start_from(train):
+    with pytest.raises(LayerlabError, match=r"freeze=lp_ft: the weights are random; give model\.weights or"):
+        train("model=cnn", "freeze=lp_ft")
+    with pytest.raises(LayerlabError, match="freeze=gradual: NGram is solved, not trained"):
+        train("model=ngram", "data=names", "freeze=gradual")
+    assert train("model=cnn", "freeze=scratch", "trainer.max_epochs=1", "trainer.limit_train_batches=2").metrics
+
+
+def test_a_strategy_with_patience_ends_both_loops_alike(tuned):
+    options = ("freeze=linear_probe", "trainer.max_epochs=1", "freeze.cache=false")
+    first = tuned(*options)
+    again = (f"model.init_from={first.folder}", "freeze=lp_ft", "freeze.phase=probe", "freeze.probe_epochs=14")
+    steps = [
+        tuned(*again, "optimizer.lr=1e-12", "trainer.max_epochs=auto", *t).results["steps"]
+        for t in ([], ["trainer=plain"])
+    ]
+    assert steps[0] == steps[1] < 14 * 20
 
 
 def test_scratch_and_pretrained_weights_exclude_each_other(tuned):
     with pytest.raises(LayerlabError, match="freeze=scratch: starts from random weights"):
-        tuned("freeze=scratch")
+        tuned("freeze=scratch")  # model.weights was typed
 
 
 def test_the_second_run_of_lp_ft_starts_where_the_probe_ended(tuned):

@@ -62,6 +62,8 @@ def test_the_file_is_found_again_and_only_by_the_same_weights_data_and_size(prob
     assert len(files(tmp_path)) == 3
     probed("data.split_seed=3")
     assert len(files(tmp_path)) == 4
+    probed("model.head=mlp")  # another option of the model
+    assert len(files(tmp_path)) == 5
 
 
 def test_a_damaged_file_is_computed_anew(probed, tmp_path):
@@ -115,14 +117,37 @@ def test_a_finished_probe_is_a_whole_model(probed):
 
 
 def test_the_mlp_head_takes_the_standardisation_into_its_first_layer(probed):
-    run = probed("model.head=mlp")
-    assert run.metrics["val/acc"] > 0.2
+    cached, bare = probed("model.head=mlp"), probed("model.head=mlp", "freeze.cache=false")
+    for name, value in weights(bare).items():
+        torch.testing.assert_close(weights(cached)[name].float(), value.float(), rtol=1e-2, atol=1e-3)
 
 
 def test_features_of_random_weights_are_a_control_that_must_be_asked_for(probed):
     run = probed("model.weights=null", "freeze.allow_random_features=true")
-    buffers = {n: v for n, v in run.model.net.named_buffers() if n.endswith("running_mean")}
-    assert any(float(v.abs().sum()) > 0 for v in buffers.values())  # set from training images, not the initial 0
+    norm = run.model.net.bn1
+    seen = []
+    hook = norm.register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
+    x, _ = run.data.splits["train"].read(torch.arange(512), None)
+    with torch.no_grad():
+        run.model.features(x)
+    hook.remove()
+    torch.testing.assert_close(norm.running_var, seen[0].var((0, 2, 3)), rtol=0.3, atol=1e-4)  # 128 examples of it
+
+
+def test_a_feature_that_is_constant_in_training_does_not_decide_alone(probed, monkeypatch):
+    extract = probe._extract
+
+    def flat(*arguments):
+        found = extract(*arguments)
+        found["train.x"][:, 0] = torch.randn(len(found["train.x"])) * 1e-7
+        return found
+
+    monkeypatch.setattr(probe, "_extract", flat)
+    monkeypatch.setattr(probe.Probe, "whole", lambda self, model: kept.append(self.std) or model.state_dict())
+    monkeypatch.setattr(probe, "TOLERANCE", 1e9)
+    kept: list = []
+    probed()
+    assert float(kept[0][0]) == pytest.approx(0.1 * float(kept[0].median()), rel=1e-3)
 
 
 def test_cached_logits_that_the_model_does_not_repeat_end_the_run(probed, monkeypatch):

@@ -16,6 +16,7 @@ from layerlab.data import files, folders
 from layerlab.data.base import standardise
 from layerlab.data.batches import Split, Tensors
 from layerlab.data.files import BROKEN_ZIP
+from layerlab.data.folders import Balance
 
 WINDOW_S, HOP_S = 0.025, 0.010  # of a frame: Davis & Mermelstein 1980, and most since
 FLOOR = 1e-6  # of the power, before the logarithm
@@ -39,7 +40,7 @@ class AudioFolder(folders.Balanced):
         seconds: Positive = 1.0,
         rate: Annotated[int, ">= 1000"] = 16_000,
         mels: Count = 40,
-        balance: folders.Balance = "none",
+        balance: Balance = "none",
         split_seed: Size = 0,
     ):
         super().__init__(batch_size)

@@ -58,16 +58,18 @@ def labelled(
     split_seed: int,
     fitted: DataSpec | None,
     copies: np.ndarray | None = None,
+    why: dict[int, str] | None = None,
 ) -> Labelled:
     """Classes and parts of the entries that could be read; says on stderr what a user should know. what: `image` ...
 
     Parts that the folder does not name are drawn from train, each class alike: 10 % val, 20 % test. fitted: whose
-    classes are used. copies: the first file of which each kept one is a copy (N,); copies stay in one part.
-    Raises DataError for fewer than two classes, an empty or unknown one, or too few files.
+    classes are used. why: what is wrong with a file that could not be read. copies: the first file of which each kept
+    one is a copy (N,); copies stay in one part. Raises DataError for fewer than two classes, an empty or unknown one,
+    or too few files.
     """
     if len(kept) < len(found):
         out = sorted(set(range(len(found))) - set(kept))
-        names = described([found[i].name for i in out])
+        names = described([f"{found[i].name}{(why and i in why and f' ({why[i]})') or ''}" for i in out])
         print(
             f"data     {len(out)} of {len(found)} files are no readable {what}s and left out: {names}", file=sys.stderr
         )
@@ -111,7 +113,7 @@ def _drawn(
         size = len(own)
         alone = np.bincount(first[own]).max(initial=0) * 2 > size  # half a class is one picture: no way to keep it so
         for part in missing:
-            n = max(round(SHARES[part] * size), 1)
+            n = min(max(round(SHARES[part] * size), 1), len(own) - 1)  # the last one is for training
             while not alone and 0 < n < len(own) and first[own[n]] == first[own[n - 1]]:
                 n += 1
             index[part] += own[:n]
@@ -161,13 +163,19 @@ _File = tuple[PurePosixPath, tuple[int, ...], Callable[[], IO[bytes]]]  # name, 
 
 def entries(place: Path, suffixes: tuple[str, ...]) -> list[Entry]:
     """Files of a folder or a zip with one of the suffixes, in the order of their names. Raises DataError for none."""
-    listed = [f for f in (_zipped(place) if place.is_file() else _listed(place)) if _shown(f[0], suffixes)]
+    everything = [f for f in (_zipped(place) if place.is_file() else _listed(place)) if not _hidden(f[0])]
+    listed = [f for f in everything if f[0].suffix.lower() in suffixes]
+    others = [str(name) for name, _, _ in everything if name.suffix.lower() not in suffixes and len(name.parts) > 1]
+    if others:
+        print(f"data     {len(others)} files of other kinds left out: {described(sorted(others))}", file=sys.stderr)
     listed = [f for f in listed if len(f[0].parts) > 1]  # a picture beside the folders belongs to no class
     tops = {name.parts[0].lower() for name, _, _ in listed}
     if len(tops) == 1 and all(len(name.parts) > 2 for name, _, _ in listed):  # a folder around it all
         listed = [(PurePosixPath(*name.parts[1:]), stamp, opener) for name, stamp, opener in listed]
         tops = {name.parts[0].lower() for name, _, _ in listed}
     parted = "train" in tops
+    if not parted and (part := sorted(tops & set(PARTS))):
+        raise DataError(f"{place}: {part[0]!r} without train/ beside it; give train/ too, or classes alone")
     if parted and (strange := sorted(tops - set(PARTS))):
         raise DataError(
             f"{place}: {strange[0]!r} stands beside train/; "
@@ -187,9 +195,8 @@ def entries(place: Path, suffixes: tuple[str, ...]) -> list[Entry]:
     return sorted(found, key=lambda e: e.name)
 
 
-def _shown(name: PurePosixPath, suffixes: tuple[str, ...]) -> bool:
-    hidden = any(part.startswith((".", "__MACOSX")) for part in name.parts)
-    return name.suffix.lower() in suffixes and not hidden
+def _hidden(name: PurePosixPath) -> bool:
+    return any(part.startswith((".", "__MACOSX")) for part in name.parts)
 
 
 def _listed(place: Path) -> list[_File]:

@@ -11,6 +11,8 @@ from torch import Tensor
 from layerlab.contract import Count, DataError, DataSpec, Size
 from layerlab.data import copies, files, folders, images
 from layerlab.data.batches import Split
+from layerlab.data.folders import Balance
+from layerlab.data.images import Fit
 
 
 class ImageFolder(folders.Balanced):
@@ -30,9 +32,9 @@ class ImageFolder(folders.Balanced):
         batch_size: Count = 32,
         path: str | None = None,
         size: Count = 128,
-        fit: images.Fit = "squash",
+        fit: Fit = "squash",
         channels: Literal[1, 3] = 3,
-        balance: folders.Balance = "none",
+        balance: Balance = "none",
         split_seed: Size = 0,
     ):
         super().__init__(batch_size)
@@ -49,15 +51,18 @@ class ImageFolder(folders.Balanced):
         found = folders.entries(place, images.SUFFIXES)
         shape = (self.channels, self.size, self.size)
 
+        why: dict[int, str] = {}
+
         def read(i: int) -> np.ndarray | None:
             try:
                 with found[i].open() as file:
                     return images.decode(file, found[i].name, shape, Image.Resampling.BICUBIC, self.fit)
-            except DataError:
+            except DataError as e:
+                why[i] = str(e).removeprefix(f"{found[i].name}: ").split(";")[0]
                 return None
 
         x, kept = images.cached([self.fit, *((e.name, e.stamp) for e in found)], read, len(found), shape)
-        known = folders.labelled(found, kept, place, "image", self.split_seed, self.fitted, copies.groups(x))
+        known = folders.labelled(found, kept, place, "image", self.split_seed, self.fitted, copies.groups(x), why)
         spec, splits = images.splits(x, torch.from_numpy(known.y), known.parts, known.classes, place.stem, self.fitted)
         return self.balanced(spec, known), splits
 

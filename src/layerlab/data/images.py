@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -42,13 +43,26 @@ def find(path: Path) -> list[Path]:
 def read(
     path: Path | None, spec: DataSpec, resample: Image.Resampling = Image.Resampling.BICUBIC, fit: Fit = "crop"
 ) -> tuple[Tensor, list[str]]:
-    """Images as the spec's data gives them: (N, C, H, W) standardised, and the file names. Raises DataError."""
+    """Images as the spec's data gives them: (N, C, H, W) standardised, and the file names.
+
+    Of several files those that cannot be read are left out and named. Raises DataError where none can be read.
+    """
     if path is None:
         raise DataError("input: missing; give input=PATH of an image or a folder of images")
     files = find(path)
     C, H, W = spec.shape
-    pixels = torch.from_numpy(np.stack([decode(f, str(f), (C, H, W), resample, fit) for f in files]))
-    return scaled(pixels, spec), [str(f) for f in files]
+    pixels, names, wrong = [], [], []
+    for f in files:
+        try:
+            pixels.append(decode(f, str(f), (C, H, W), resample, fit))
+            names.append(str(f))
+        except DataError as e:
+            wrong.append(str(e))
+    if not pixels:
+        raise DataError(wrong[0])
+    if wrong:
+        print(f"input    {len(wrong)} of {len(files)} files left out: {'; '.join(wrong[:5])}", file=sys.stderr)
+    return scaled(torch.from_numpy(np.stack(pixels)), spec), names
 
 
 def scaled(pixels: Tensor, spec: DataSpec) -> Tensor:

@@ -30,6 +30,7 @@ class Model(LightningModule):
     tasks: ClassVar[tuple[str, ...]]  # tasks its output serves
     stages: ClassVar[tuple[tuple[str, str], ...]]  # (name, pattern of parameter names), from input to head
     raw_window: ClassVar[bool] = False  # forecasts from the window as it is: the task wraps nothing around it
+    preprocessing: dict[str, Any] | None = None  # what its weights were trained with, for the manifest
     started: Literal["random", "pretrained", "run"] = "random"  # where the first weights are from; set as they come
 
     head: nn.Module
@@ -182,8 +183,8 @@ class Model(LightningModule):
             found[homes[0]].append((name, parameter))
         return found
 
-    def stage_modules(self, fine: bool = False) -> dict[str, list[nn.Module]]:
-        """Modules by stage: that of all their parameters, and for one without any (dropout) that of the one before.
+    def stage_modules(self, fine: bool = False) -> dict[str, list[str]]:
+        """Names of modules by stage: that of their parameters; for one without any (dropout) that of the one before.
 
         A module whose parameters lie in several stages is in none, unless it owns them itself: then in the last.
         """
@@ -191,14 +192,14 @@ class Model(LightningModule):
         if not stages:
             return {}
         home = {p: i for i, named in enumerate(stages.values()) for _, p in named}
-        found: dict[str, list[nn.Module]] = {stage: [] for stage in stages}
+        found: dict[str, list[str]] = {stage: [] for stage in stages}
         names, last = list(stages), 0
-        for module in self.modules():
+        for name, module in self.named_modules():
             inside = {home[p] for p in module.parameters()}
             if len(inside) > 1 and not any(True for _ in module.parameters(recurse=False)):
                 continue
             last = max(inside, default=last)
-            found[names[last]].append(module)
+            found[names[last]].append(name)
         return found
 
     def train(self, mode: bool = True) -> Self:

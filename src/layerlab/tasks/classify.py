@@ -81,7 +81,7 @@ class Classify(Task):
             p = out.softmax(1)
             found = {
                 "f1": tm.multiclass_f1_score(p, y, average="macro", num_classes=C),
-                "balanced_acc": tm.multiclass_accuracy(p, y, average="macro", num_classes=C),
+                "balanced_acc": tm.multiclass_recall(p, y, average="none", num_classes=C)[y.unique()].mean(),
                 "ece": tm.multiclass_calibration_error(p, y, num_classes=C),  # Guo et al. 2017, 15 bins
             }
         elif self.labels == "binary":

@@ -37,6 +37,8 @@ class Freezing(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._enter(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         pl_module.log_dict(self.freeze.figures(trainer.current_epoch, trainer.optimizers[0]))
 
     def _enter(self, trainer: Trainer) -> None:
@@ -46,6 +48,21 @@ class Freezing(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         for parameter in self.freeze.rest(trainer.current_epoch):  # before Lightning clips: they have no share in it
             parameter.grad = None
+
+
+class Plateau(Callback):
+    """Tell a schedule that follows validation of each epoch, before its checkpoint is written.
+
+    Lightning would do it after, and not at all in the epoch in which a run goes on.
+    """
+
+    def __init__(self, monitor: str):
+        self.monitor = monitor
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            (config,) = trainer.lr_scheduler_configs
+            config.scheduler.step(trainer.callback_metrics[self.monitor])  # ty: ignore[invalid-argument-type]
 
 
 class EpochLines(Callback):

@@ -150,7 +150,7 @@ class Checkpoints(Callback):
             sidecar(gone).unlink(missing_ok=True)
 
     def state_dict(self) -> dict[str, Any]:
-        figures = {p.name: v for p, v in self.validated.items() if p == self.best}
+        figures = {p.name: v for p, v in self.validated.items() if p in (self.best, self.last)}
         return {
             "best": self.best and self.best.name,
             "best_score": self.best_score,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-import shutil
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -77,23 +77,23 @@ def export(model: Model, data: Any, examples: Tensor, format: Format, place: Pat
     with torch.no_grad():
         expected = deployed(x)
     facts = _facts(model, data, expected)
-    part = place.with_name(f".{place.name}")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    place = place.expanduser().absolute()
+    if place.is_file() or (place.is_dir() and any(place.iterdir()) and not (place / "meta.json").is_file()):
+        raise LayerlabError(f"output={place}: holds other things; give a folder of its own, which may be new")
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place, prefix=".export-") as name:
+        part = Path(name)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the exporter's own parts
             file = _onnx(deployed, x, facts, part) if format == "onnx" else _torch(deployed, x, facts, part)
             found = answers(file, x)
-        (part / "meta.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         off = max(float((a - b).abs().max()) for a, b in zip(found, expected, strict=True))
         scale = max(1.0, *(float(b.abs().max()) for b in expected))
         if not off <= TOLERANCE * scale:
             raise LayerlabError(f"export: the {format} file answers otherwise than the run, by {off:.2g}; not written")
-        shutil.rmtree(place, ignore_errors=True)
-        part.replace(place)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        (part / "meta.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        for written in (file, part / "meta.json"):
+            written.replace(place / written.name)
     return place / file.name, off
 
 

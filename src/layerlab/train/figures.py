@@ -25,6 +25,7 @@ TRUTH, FORECAST = "#222222", "#4269d0"
 MOST_CLASSES = 40  # names on the axes of a confusion matrix
 EXAMPLES = 4  # of the test split, where a picture shows examples
 MISTAKES = 24
+LONG = 20  # letters of a class name that are shown
 SHOWN_CLASSES = 20  # of which examples are shown
 CAM_SIDE = 7  # of a map that still says where
 BINS = 15  # of the confidence, as in the reported calibration error
@@ -86,7 +87,7 @@ def confusion(folder: Path, model: Any, data: Any) -> Path:
     figure, ((axes,),) = _figure(1, 1, side, side)
     _show(axes, shares, cmap="Blues", vmin=0, vmax=1)
     if C <= MOST_CLASSES:
-        names = model.task.spec.classes or tuple(map(str, range(C)))
+        names = [_class(data, torch.tensor(i)) for i in range(C)]
         axes.set_xticks(range(C), names, rotation=90)
         axes.set_yticks(range(C), names)
         for i in range(C):
@@ -106,16 +107,16 @@ def reliability(folder: Path, model: Any, data: Any) -> Path:
     right = (said == y.flatten()).float()
     which = (confidence * BINS).long().clamp(max=BINS - 1)
     n = torch.bincount(which, minlength=BINS)
-    sums = [torch.zeros(BINS).index_add_(0, which, v) / n.clamp(min=1) for v in (right, confidence)]
+    accuracy = torch.zeros(BINS).index_add_(0, which, right) / n.clamp(min=1)
     figure, grid = _figure(2, 1, 4.2, 2.4)
-    for (axes,), height, label in zip(grid, (sums[0], n), ("accuracy", "examples"), strict=True):
+    for (axes,), height, label in zip(grid, (accuracy, n), ("accuracy", "examples"), strict=True):
         axes.bar([(i + 0.5) / BINS for i in range(BINS)], height.tolist(), width=0.9 / BINS, color=COLOURS["train"])
         axes.set_ylabel(label)
         axes.set_xlim(0, 1)
         _plain(axes)
     grid[0][0].plot([0, 1], [0, 1], color=TRUTH, linewidth=0.8)
     grid[1][0].set_xlabel("confidence")
-    ece = float(((sums[0] - sums[1]).abs() * n).sum() / n.sum())  # Guo et al. 2017
+    ece = model.task.metrics(out, y)["ece"]
     return _saved(figure, folder / "reliability.png", f"calibration error {ece:.3f}, {len(y):,} test examples")
 
 
@@ -126,7 +127,7 @@ def mistakes(folder: Path, model: Any, data: Any) -> Path:
     wrong = (said != y.flatten()).nonzero()[:, 0]
     order = wrong[confidence[wrong].argsort(descending=True)][:MISTAKES]
     titles = [f"{_class(data, said[i])} {confidence[i]:.2f}\nis {_class(data, y[i])}" for i in order]
-    title = f"most certain of the {len(wrong):,} mistakes in {len(y):,} test images"
+    title = f"the {len(order):,} most certain of {len(wrong):,} mistakes in {len(y):,} test images"
     return _tiles(folder / "mistakes.png", _photos(data, "test", order), title, 6, 1.5, titles)
 
 
@@ -358,7 +359,7 @@ def _tiles(
     titles: list[str] | None = None,
 ) -> Path:
     """Images in rows of `most`, each `side` inches wide, with a title each where they have one."""
-    columns = max(min(len(images), most), 1)
+    columns = max(min(len(images), most), round(4.5 / side))  # room for the title
     figure, grid = _figure(max(-(-len(images) // columns), 1), columns, side, side * (1.25 if titles else 1.07))
     for axes in grid.flat:
         axes.set_axis_off()
@@ -384,7 +385,8 @@ def _photos(data: Any, split: str, index: Tensor) -> list[Any]:
 
 
 def _class(data: Any, i: Tensor) -> str:
-    return data.spec.classes[int(i)] if data.spec.classes else str(int(i))
+    name = data.spec.classes[int(i)] if data.spec.classes else str(int(i))
+    return (name if len(name) <= LONG else f"{name[: LONG - 1]}…").replace("$", r"\$")
 
 
 def _unit(image: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ that a resumed run stands where the uninterrupted one stood. Literature and meas
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Annotated, Any, Literal
 
@@ -54,7 +54,8 @@ class Policy:
 
     lr, epochs: what optimizer.lr=auto and trainer.max_epochs=auto mean. fine: its stages are the layers. patience:
     epochs without an improvement after which the run ends, 0 = never. cache: whether frozen features may be computed
-    once; views: augmented copies of each of them. before: of the run that is made first.
+    once; views: augmented copies of each of them. before: of the run that is made first. probe: the head is trained by
+    itself, on standardised features.
     """
 
     name: str
@@ -66,11 +67,12 @@ class Policy:
     cache: bool = False
     views: int = 0
     before: Policy | None = None
+    probe: bool = False
 
 
 def auto(facts: Facts, bn: BN = "auto") -> Policy:
-    """linear_probe for a model with pretrained weights, none for any other."""
-    return linear_probe(facts, bn) if facts.started == "pretrained" else none(facts, bn)
+    """linear_probe for a model whose weights come from elsewhere, none for any other."""
+    return none(facts, bn) if facts.started == "random" else linear_probe(facts, bn)
 
 
 def linear_probe(
@@ -91,7 +93,7 @@ def linear_probe(
     large = facts.pixels >= LARGE
     states = _states(facts.stages, lambda i, top: State("none", 1.0, "eval") if top else State("all", 1.0, "train"))
     lr, epochs = (1e-3, 40) if large else (3e-3, 60)
-    return Policy("linear_probe", lambda epoch: states, lr, epochs, cache=cache, views=cache_views)
+    return Policy("linear_probe", lambda epoch: states, lr, epochs, cache=cache, views=cache_views, probe=True)
 
 
 def lp_ft(
@@ -101,16 +103,20 @@ def lp_ft(
     head: Positive = 0.1,
     backbone: Positive = 1 / 30,
     cache: bool = True,
+    cache_views: Size = 0,
     probe_epochs: Count = 60,
 ) -> Policy:
     """A linear probe, then everything from its weights at a small lr, statistics kept (Kumar et al. 2022).
 
     Two runs: phase=both makes both, the probe in the folder `probe` of the run. head, backbone: lr of the second.
+    Raises LayerlabError where there is nothing to start from.
     """
-    if facts.started == "random" and phase == "finetune":
+    if facts.started == "random":
+        raise LayerlabError("freeze=lp_ft: the weights are random; give model.weights or model.init_from=RUN")
+    if phase == "finetune" and facts.started != "run":
         raise LayerlabError("freeze.phase=finetune: starts from a probe; give model.init_from=RUN of phase=probe")
-    found = linear_probe(facts, cache=cache)
-    probe = Policy("lp_ft, probe", found.state, found.lr, probe_epochs, patience=10, cache=cache)
+    found = linear_probe(facts, cache=cache, cache_views=cache_views)
+    probe = replace(found, name="lp_ft, probe", epochs=probe_epochs, patience=10)
     if phase == "probe":
         return probe
     kept: Literal["eval", "frozen"] = "frozen" if bn == "frozen" else "eval"
@@ -119,7 +125,7 @@ def lp_ft(
 
 
 def none(facts: Facts, bn: BN = "auto", backbone: Positive | Literal["auto"] = "auto") -> Policy:
-    """Everything trains. backbone: lr of all but the head; auto = 0.1 where it is pretrained, else 1."""
+    """Everything trains. backbone: lr of all but the head; auto = 1 where it is random, else 0.1."""
     factor = _backbone(facts, backbone)
     states = _states(facts.stages, lambda i, top: State("all", factor if top else 1.0, _bn(bn, facts, top)))
     return Policy("none", lambda epoch: states)
@@ -213,7 +219,7 @@ def _states(stages: tuple[str, ...], state: Callable[[int, int], State]) -> dict
 
 def _backbone(facts: Facts, factor: float | Literal["auto"]) -> float:
     if factor == "auto":
-        return 0.1 if facts.started == "pretrained" else 1.0
+        return 1.0 if facts.started == "random" else 0.1
     return factor
 
 
@@ -241,9 +247,7 @@ class Freeze:
         self.modules = model.stage_modules(policy.fine)
         norms = [m for m in model.modules() if "norm" in type(m).__name__.lower()]
         self.norms = {p for m in norms for p in m.parameters(recurse=False)}
-        self.batch_norms = [m for m in norms if getattr(m, "running_mean", None) is not None]
-        of_batch_norms = {p for m in self.batch_norms for p in m.parameters(recurse=False)}
-        self.batch_norm_parameters = of_batch_norms
+        self.batch_norm_parameters = {p for m in norms if _estimates(m) for p in m.parameters(recurse=False)}
         self.ever = set().union(*(self.trainable(epoch) for epoch in range(epochs)))
         if not self.ever and any(self.stages.values()):
             raise LayerlabError(f"freeze={policy.name}: nothing would train")
@@ -270,7 +274,10 @@ class Freeze:
             return False
         if state.trainable == "norm":
             return parameter in self.norms
-        return state.trainable == "all" or (state.trainable == "bias" and name.rsplit(".", 1)[-1].startswith("bias"))
+        last = name.rsplit(".", 1)[-1]  # bias, bias_hh_l0, q_bias
+        return state.trainable == "all" or (
+            state.trainable == "bias" and (last.startswith("bias") or last.endswith("_bias"))
+        )
 
     def begin(self) -> None:
         """Switch off, for good, the parameters that never train; before the model goes to its processes."""
@@ -322,11 +329,12 @@ class Freeze:
 
     def _in_eval(self, states: dict[str, State]) -> list[nn.Module]:
         kept = []
-        for stage, modules in self.modules.items():
+        for stage, names in self.modules.items():
+            modules = [self.model.get_submodule(name) for name in names]  # now: sync_batchnorm replaces some
             if states[stage].trainable == "none":
                 kept += modules
             elif states[stage].bn != "train":
-                kept += [m for m in modules if m in self.batch_norms]
+                kept += [m for m in modules if _estimates(m)]
         return kept
 
     def rest(self, epoch: int) -> list[nn.Parameter]:
@@ -365,7 +373,7 @@ class Freeze:
     def _cell(self, stage: str, state: State) -> str:
         if state.trainable == "none":
             return "-"
-        kept = state.bn != "train" and any(m in self.batch_norms for m in self.modules[stage])
+        kept = state.bn != "train" and any(_estimates(self.model.get_submodule(m)) for m in self.modules[stage])
         return f"{state.trainable} x{state.lr:.2g}" + (f" bn {state.bn}" if kept else "")
 
     def never(self) -> list[str]:
@@ -373,3 +381,8 @@ class Freeze:
         later = self.policy.state(10**6)
         closed = [n for n, named in self.stages.items() if named and not any(p in self.ever for _, p in named)]
         return [n for n in closed if later[n].trainable != "none"]
+
+
+def _estimates(module: nn.Module) -> bool:
+    """Whether a module keeps statistics of the batches it sees."""
+    return getattr(module, "running_mean", None) is not None

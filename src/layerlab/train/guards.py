@@ -46,11 +46,7 @@ class Signals(Callback):
     @contextmanager
     def installed(self) -> Generator[None]:
         """Listen while the block runs; only the main thread of a process may."""
-        names = ("SIGTERM", "SIGUSR1", "SIGINT")
-        wanted = [getattr(signal, n) for n in names if hasattr(signal, n)]
-        if threading.current_thread() is not threading.main_thread():
-            wanted = []
-        before = {s: signal.signal(s, self._receive) for s in wanted}
+        before = {s: signal.signal(s, self._receive) for s in _listened()}
         try:
             yield
         finally:
@@ -64,6 +60,8 @@ class Signals(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.training = True
+        for number in _listened():  # Lightning's handler of SIGTERM would end the run with code 0 and no checkpoint
+            signal.signal(number, self._receive)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.training = False
@@ -109,7 +107,7 @@ class Finite(Callback):
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         if not torch.isfinite(loss):
-            raise self._diverged(trainer, pl_module, f"loss: {float(loss)}")
+            raise self._diverged(trainer, pl_module, f"loss: {float(loss.detach())}")
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         if trainer.global_step % NORM_EVERY == 0 and str(trainer.precision) != "16-mixed":
@@ -129,6 +127,13 @@ class Finite(Callback):
             f"{what} at step {trainer.global_step} (lr {lr:.3g}, gradient norm {float(_norm(module)):.3g}{layer}); "
             f"stopped, {kept}; lower optimizer.lr, or look for what is odd in the data"
         )
+
+
+def _listened() -> list[signal.Signals]:
+    """The signals that end a run; only the main thread may listen."""
+    if threading.current_thread() is not threading.main_thread():
+        return []
+    return [getattr(signal, n) for n in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, n)]
 
 
 def _norm(module: LightningModule) -> Tensor:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from layerlab.build import suggest
 from layerlab.contract import DataSpec, LayerlabError
 from layerlab.models.base import Model
@@ -23,7 +21,8 @@ def initialise(model: Model, config: dict[str, Any]) -> list[str]:
         if stages != "all":
             raise LayerlabError("model.init_stages: without effect; give model.init_from=RUN too")
         return model.initialise()
-    return [_take_over(model, Path(source).expanduser(), stages)]
+    lines = model.initialise() if stages != "all" else []  # what the other stages start from
+    return [*lines, _take_over(model, Path(source).expanduser(), stages)]
 
 
 def _take_over(model: Model, folder: Path, wanted: str | list[str]) -> str:
@@ -40,7 +39,10 @@ def _take_over(model: Model, folder: Path, wanted: str | list[str]) -> str:
         raise LayerlabError(f"model.init_from={folder}: trained with another vocabulary; its ids mean other symbols")
     taken = {n: v for n, v in theirs.items() if own.get(n) in chosen}
     needed = {n: own[n] for n in mine if own.get(n) in chosen}
+    classes = spec.classes != model.spec.classes and stages[-1] in chosen and wanted == "all"
     unfit = {s for n, s in needed.items() if n not in taken or taken[n].shape != mine[n].shape}
+    if classes:
+        unfit.add(stages[-1])  # its rows stand for other classes
     if unfit - {stages[-1]} or (unfit and wanted != "all"):
         name = next(n for n, s in needed.items() if n not in taken or taken[n].shape != mine[n].shape)
         there = tuple(taken[name].shape) if name in taken else "not there"
@@ -50,15 +52,14 @@ def _take_over(model: Model, folder: Path, wanted: str | list[str]) -> str:
         )
     model.load_state_dict(mine | {n: v for n, v in taken.items() if own[n] not in unfit})
     model.started = "run"
-    left = f"; {', '.join(unfit)} has another size there and is new" if unfit else ""
+    left = f"; {', '.join(unfit)} answers something else there and is new" if unfit else ""
     return f"init     {len(chosen) - len(unfit)} of {len(stages)} stages from {folder}{left}"
 
 
 def _stages(model: Model) -> dict[str, str]:
     """Stage of every entry of the state that belongs to one: parameters, and the buffers of its modules."""
     found = {name: stage for stage, named in model.stage_parameters().items() for name, _ in named}
-    homes: dict[nn.Module, str] = {m: stage for stage, modules in model.stage_modules().items() for m in modules}
-    for name, module in model.named_modules():
-        if module in homes:
-            found |= {f"{name}.{b}": homes[module] for b, _ in module.named_buffers(recurse=False)}
+    for stage, names in model.stage_modules().items():
+        for name in names:
+            found |= {f"{name}.{b}": stage for b, _ in model.get_submodule(name).named_buffers(recurse=False)}
     return {name: found[name] for name in model.state_dict() if name in found}

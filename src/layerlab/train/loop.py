@@ -103,15 +103,27 @@ class Plain:
         )
         self.progress = any("Epoch" in type(c).__name__ or "Bar" in type(c).__name__ for c in callbacks)
 
-    def fit(self, model: Model, task: Task, data: Any, recipe: Any, saver: checkpoint.Checkpoints, seed: int) -> Epoch:
-        """Train, validate after every epoch, keep the best and the last checkpoint; where the loop ended."""
+    def fit(
+        self,
+        model: Model,
+        task: Task,
+        data: Any,
+        recipe: Any,
+        saver: checkpoint.Checkpoints,
+        seed: int,
+        patience: int = 0,
+    ) -> Epoch:
+        """Train, validate after every epoch, keep the best and the last checkpoint; where the loop ended.
+
+        patience: epochs without an improvement after which it ends, 0 = never.
+        """
         epochs = self.max_epochs
         most = epochs * len(data.train_batches(lambda: (0, 0)))
         steps = most if self.max_steps < 0 else min(most, self.max_steps)
         optimizer, schedule = recipe.build(steps)
         settings = {"max_epochs": epochs, "steps": steps, "clip": self.clip, "seed": seed, "zero_grad": self.zero_grad}
         settings["freeze"] = None if recipe.freeze.trivial else recipe.freeze
-        done = Epoch(0, 0)
+        done, waited = Epoch(0, 0), 0
         for done in loop(model, data, optimizer, schedule, **settings):
             figures = {f"train/{k}": v for k, v in task.report(model.epoch_sums.tolist()).items()}
             figures |= {f"val/{k}": v for k, v in validate(model, task, data).items()}
@@ -129,6 +141,9 @@ class Plain:
             saver.keep(path, figures[saver.monitor], validated, partial(checkpoint.write, state))
             if self.progress:
                 print(line(done.number, epochs, figures), flush=True)
+            waited = 0 if saver.best == path else waited + 1
+            if patience and waited >= patience:
+                break
         return done
 
 

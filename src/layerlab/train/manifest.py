@@ -62,7 +62,7 @@ def make_folder(composed: Composed, given: str | None) -> Path:
         if given:
             folder = Path(given).expanduser()
             folder.mkdir(parents=True, exist_ok=True)
-            if (folder / "results.json").exists() or (folder / "checkpoints").exists():
+            if any((folder / name).exists() for name in ("results.json", "checkpoints", "probe")):
                 raise LayerlabError(f"hydra.run.dir={folder}: holds a run already; give another folder, or remove it")
             (folder / "status.json").touch()
             return folder

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Generator
+from contextlib import contextmanager
 from hashlib import sha256
 from itertools import takewhile
 from pathlib import Path
@@ -15,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from layerlab.contract import KINDS, DataSpec, key
+from layerlab.contract import KINDS, DataSpec, LayerlabError, key
 from layerlab.data.batches import Split
 from layerlab.data.features import Features, Views
 from layerlab.models.base import Model
@@ -25,6 +27,7 @@ from layerlab.train.freeze import Policy
 CACHE = Path("data", "cache")
 SETTLED = 128  # training examples that set the batch statistics of random features
 COMPARED = 8  # examples whose cached logits are compared with those of the whole model, in every run
+FLOOR = 0.1  # least standard deviation of a feature, in units of their median
 TOLERANCE = 1e-4  # ... relative to the largest
 
 
@@ -99,6 +102,8 @@ def probe(
     lines = []
     if model.started == "random":
         _settle(model, data)
+    if policy.views and not augment:
+        raise LayerlabError("freeze.cache_views: without effect; it needs images changed by augment=")
     reason = why_not(policy, augment)
     if reason:
         lines.append(f"cache    not used: {reason}")
@@ -118,12 +123,13 @@ def probe(
     learner.attach(model, cached=reason is None)
     if _first_linear(model.head):
         std, learner.mean = torch.std_mean(found["train.x"], 0, correction=0)
-        learner.std = torch.where(std > 1e-6, std, torch.ones_like(std))
+        # a feature that is as good as constant in training would decide alone where it is not: one photo at z = 1208
+        learner.std = std.clamp(min=FLOOR * float(std.median())).clamp(min=1e-6)
     learner.train()  # the head stood in eval with the rest of the model
     return learner, source, lines
 
 
-def complete(learner: Probe, source: Any, path: Path, model: Model, data: Any) -> Path:
+def complete(learner: Probe, source: Any, path: Path, model: Model, data: Any, device: torch.device) -> Path:
     """Put a trained head back: load it, write the checkpoint of the whole model beside its own, and return the place.
 
     Raises RuntimeError where the whole model answers otherwise than the head on cached features did.
@@ -132,13 +138,15 @@ def complete(learner: Probe, source: Any, path: Path, model: Model, data: Any) -
     learner.load_state_dict(saved["state_dict"])
     index = torch.arange(min(COMPARED, len(data.splits["val"])))
     (h, _), (x, _) = (s.splits["val"].read(index, None) for s in (source, data))
-    model.cpu().eval()
-    with torch.no_grad():
-        expected = learner.cpu().eval()(h)
+    model.to(device).eval()
+    with torch.no_grad(), _full_precision():
+        expected = learner.to(device).eval()(h.to(device))
         model.load_state_dict(learner.whole(model))  # the learner shares its head, and is now folded too
-        off = float((model(x) - expected).abs().max())
+        off = float((model(x.to(device)) - expected).abs().max())
     if off > TOLERANCE * max(1.0, float(expected.abs().max())):
-        raise RuntimeError(f"cached features give other logits than the model does (by {off:.2g}); remove {CACHE}")
+        raise RuntimeError(
+            f"cached features give other logits than the model does (by {off:.2g}); remove {CACHE}/features-*"
+        )
     place = path.with_name(f"whole-{path.name}")
     checkpoint.write(checkpoint.plain_state(model, data, saved["epoch"], saved["global_step"]), place)
     return place
@@ -146,19 +154,41 @@ def complete(learner: Probe, source: Any, path: Path, model: Model, data: Any) -
 
 def _settle(model: Model, data: Any) -> None:
     """Set the batch statistics of a random backbone, which are those of nothing yet, from training examples."""
-    index = torch.arange(min(max(SETTLED, data.batch_size), len(data.splits["train"])))
+    split = data.splits["train"]
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(key(data.seed, "settle")))
+    norms = [m for m in model.modules() if getattr(m, "running_mean", None) is not None]
+    usual = [m.momentum for m in norms]
+    for m in norms:
+        m.reset_running_stats()  # ty: ignore[not-callable]
+        m.momentum = None  # ty: ignore[invalid-assignment]  (the mean over all batches)
     model.train()
     with torch.no_grad():
-        for part in index.split(data.batch_size):
-            model.features(data.splits["train"].read(part, None)[0])
+        for part in order[: max(SETTLED, data.batch_size)].split(data.batch_size):
+            model.features(split.read(part, None)[0])
     model.eval()
+    for m, momentum in zip(norms, usual, strict=True):
+        m.momentum = momentum
+
+
+@contextmanager
+def _full_precision() -> Generator[None]:
+    """Without TF32, whose features differ from those of a CPU in the third digit."""
+    backends = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [b.allow_tf32 for b in backends]
+    for b in backends:
+        b.allow_tf32 = False
+    try:
+        yield
+    finally:
+        for b, value in zip(backends, before, strict=True):
+            b.allow_tf32 = value
 
 
 def _extract(model: Model, data: Any, parts: list[str], device: torch.device, views: int = 0) -> dict[str, Tensor]:
     """Features (N, F) and targets of splits; views: so many augmented copies of train, one after the other."""
     found: dict[str, Tensor] = {}
     model.to(device)
-    with torch.inference_mode():
+    with torch.inference_mode(), _full_precision():
         for part in parts:
             passes = [data.batches(part)]
             if part == "train" and views:
@@ -174,11 +204,13 @@ def _cached(
     model: Model, data: Any, views: int, augment: dict[str, Any], device: torch.device
 ) -> tuple[dict[str, Tensor], str]:
     """The features, from their file where there is one for these weights, this data and these settings."""
+    options = {k: v for k, v in model.hparams.items() if k != "spec"} | {"shape": model.spec.shape}
+    changed = [views, data.seed, augment] if views else []
     facts = {
         "weights": _digest(model),
         "data": data.fingerprint(),
         "preprocessing": json.dumps(_preprocessing(model)),
-        "settings": json.dumps([type(model).__name__, model.spec.shape, [views, data.seed, augment] if views else 0]),
+        "settings": json.dumps([type(model).__name__, options, device.type, changed]),
     }
     name = f"features-{data.spec.name}-{key(*facts.values()):016x}"
     file = CACHE / f"{name}.safetensors"

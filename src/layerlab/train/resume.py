@@ -50,10 +50,14 @@ def adopted(composed: Composed, folder: Path) -> Composed:
     return replace(composed, config=config | kept, choices=manifest["choices"], overrides=manifest["overrides"])
 
 
-def check(manifest: dict[str, Any], fingerprint: str, devices: int) -> None:
-    """Refuse other data and another number of devices: neither goes on as the run would have."""
+def check_data(manifest: dict[str, Any], fingerprint: str) -> None:
+    """Refuse other data: the run would not go on as it would have."""
     if (old := manifest.get("data", {}).get("fingerprint", fingerprint)) != fingerprint:
         raise LayerlabError(f"resume: the data has changed (fingerprint {fingerprint}, was {old}); start a new run")
+
+
+def check_devices(manifest: dict[str, Any], devices: int) -> None:
+    """Refuse another number of devices: they would see the examples in another order."""
     if (count := manifest.get("devices", devices)) != devices:
         raise LayerlabError(
             f"resume: {devices} devices, the run was trained on {count}: another order of the examples; "

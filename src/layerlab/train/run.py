@@ -29,7 +29,7 @@ from layerlab.tasks.base import Task
 from layerlab.train import callbacks, checkpoint, figures, guards, initial, optim, predict, probe, resume, scores
 from layerlab.train.export import CHECKED, Format, invented
 from layerlab.train.export import export as write_export
-from layerlab.train.freeze import Facts, Freeze, lp_ft, none
+from layerlab.train.freeze import Facts, Freeze, lp_ft, none, scratch
 from layerlab.train.loggers import close
 from layerlab.train.loop import Plain
 from layerlab.train.manifest import Record, make_folder, read_config, read_json, redact
@@ -89,7 +89,7 @@ def _recorded(composed: Composed, folder: str | None, cut: Path | None) -> Run:
     try:
         with signals.installed():
             if _two_runs(config):
-                config["model"]["init_from"] = str(_probe_first(composed, record))
+                config["model"] |= {"init_from": str(_probe_first(composed, record)), "init_stages": "all"}
                 record.begin()
             run = _fit(config, record, opened, signals, cut)
         ok = True
@@ -147,6 +147,9 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
     if config["trainer"]["_target_"] == f"{Plain.__module__}.{Plain.__name__}":
         _check_plain(config)
     seed_everything(config["seed"])
+    if config["freeze"]["_target_"] == f"{scratch.__module__}.{scratch.__name__}" and "weights" in config["model"]:
+        typed = any(o.startswith("model.weights=") for o in record.composed.overrides)
+        config["model"]["weights"] = config["model"]["weights"] if typed else None  # typed: the strategy refuses it
     data, task, model = assemble(config)
     make = partial(build, allowed=allowed_prefixes(config))
     say = print if folder else _say_nothing
@@ -155,18 +158,23 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
     policy = make(config["freeze"], _facts(model, data, config))
     if config["trainer"]["max_epochs"] == "auto":
         config["trainer"]["max_epochs"] = policy.epochs
-    if (lr := config["optimizer"].get("lr")) == "auto":
+    if auto_lr := (lr := config["optimizer"].get("lr")) == "auto":
         lr = config["optimizer"]["lr"] = policy.lr
+    if model.closed_form and record.composed.choices.get("freeze", "auto") != "auto":
+        raise LayerlabError(f"freeze={policy.name}: {type(model).__name__} is solved, not trained; leave freeze=auto")
     frozen = Freeze(policy, model, config["trainer"]["max_epochs"])
     frozen.begin()
     if config["plan_only"] and policy.before:
-        say(Freeze(policy.before, model, policy.before.epochs).table(lr))
+        first = policy.before.lr if auto_lr else lr
+        say(Freeze(policy.before, model, policy.before.epochs).table(first))
     if config["plan_only"] or not frozen.trivial:
         say(frozen.table(lr))
     if closed := frozen.never():
         say(f"freeze   {', '.join(closed)} never train: the run is shorter than the strategy")
     if config["plan_only"]:
         return Run(folder, model, data)
+    if cut:
+        resume.check_data(read_json(cut / "manifest.json"), data.fingerprint())
     record.add(
         data={
             "name": data.spec.name,
@@ -174,6 +182,7 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
             "examples": {k: len(v) for k, v in data.splits.items()},
         },
         init={"from": config["model"]["init_from"], "stages": config["model"]["init_stages"]},
+        preprocess=model.preprocessing,
         freeze={"policy": policy.name, "lr": lr, "epochs": config["trainer"]["max_epochs"]},
         parameters=trainable(model.parameters()),
     )
@@ -185,9 +194,13 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
         hooks.append(
             EarlyStopping(task.monitor, mode=task.mode, patience=policy.patience, check_on_train_epoch_end=False)
         )
-    probed = frozen.head_only and probe.fits(model)
+    probed = policy.probe and frozen.head_only and probe.fits(model)
+    if policy.probe and not probed:
+        say(f"cache    not used: {type(model).__name__} for {model.spec.task} is not a head on one vector of features")
     if not (frozen.trivial or probed):
         hooks.append(callbacks.Freezing(frozen))
+    if monitor := config["schedule"].get("monitor"):
+        hooks.append(callbacks.Plateau(monitor))
     hooks += [guards.Finite(saver), saver, signals]  # at the end: what is saved holds what the others found
     signals.saver = saver
     start = resume.newest(cut, main=folder is not None) if cut else None
@@ -201,7 +214,7 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
     plain = made if isinstance(made, Plain) else None
     trainer: Trainer = plain.lightning if plain else made
     if cut and folder:
-        resume.check(record.facts, data.fingerprint(), trainer.world_size)
+        resume.check_devices(record.facts, trainer.world_size)
         say(f"resume   {cut}, " + (f"from {start.name}" if start else "from the beginning: it has no checkpoint yet"))
     record.add(
         wandb_id=next((str(x.version) for x in opened if type(x).__name__ == "WandbLogger"), None),
@@ -211,6 +224,10 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
         threads=torch.get_num_threads(),
         deterministic=config["trainer"].get("deterministic", False),
     )
+    if probed and str(trainer.precision) in ("bf16-true", "64-true"):
+        raise LayerlabError(
+            f"trainer.precision={trainer.precision}: a linear probe trains in 32 bits; use 32 or bf16-mixed"
+        )
     check_batch(model, data)
     _check_names(config, task)
     batches = -(-len(data.splits["train"]) // (data.batch_size * trainer.world_size))
@@ -235,7 +252,7 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
     if model.closed_form:
         _solve(model, data, task, trainer, saver)
     elif plain:
-        done = plain.fit(learner, task, source, learner.recipe, saver, config["seed"])
+        done = plain.fit(learner, task, source, learner.recipe, saver, config["seed"], policy.patience)
         steps, epochs = done.steps, done.number
     else:
         _train(learner, source, trainer, start)
@@ -246,8 +263,13 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
     saved = {"best": saver.best, "last": saver.last}
     validated = saver.validated.get(chosen, {})
     if isinstance(learner, probe.Probe):
-        saved = {which: probe.complete(learner, source, path, model, data) for which, path in saved.items() if path}
-        chosen = saved[config["select"]]
+        if trainer.is_global_zero:
+            whole = partial(
+                probe.complete, learner, source, model=model, data=data, device=trainer.strategy.root_device
+            )
+            saved = {which: whole(path) for which, path in saved.items() if path}
+        saved = trainer.strategy.broadcast(saved)
+        chosen = saved[config["select"]] or chosen
     model.load_state_dict(checkpoint.read(chosen)["state_dict"])
     _calibrate(model, task, data, trainer, record, str(_relative(chosen, folder)))
     metrics = trainer.test(model, datamodule=data, verbose=False)[0]
@@ -419,6 +441,8 @@ def _check_names(config: Config, task: Task) -> None:
     for key, name in named.items():
         if name and name not in logged and not (key == "objective" and name.startswith("test/")):
             raise LayerlabError(f"{key}={name}: never logged by task={task.name}; {suggest(name, logged)}")
+    if str(named["schedule.monitor"]).startswith("train/"):
+        raise LayerlabError("schedule.monitor: follows validation; give one of its figures, such as val/loss")
     if named["schedule.monitor"] and config["trainer"].get("check_val_every_n_epoch", 1) > 1:
         raise LayerlabError(
             "schedule.monitor: needs a validation in every epoch; set trainer.check_val_every_n_epoch=1"

@@ -78,4 +78,5 @@ def plateau(
 ) -> Schedule:
     """Times `factor` when `monitor` has not improved for more than `patience` validations."""
     scheduler = ReduceLROnPlateau(optimizer, mode=mode, factor=factor, patience=patience)
-    return {"scheduler": scheduler, "interval": "epoch", "monitor": monitor}
+    never = 2**31  # by Lightning: train/callbacks.py does it
+    return {"scheduler": scheduler, "interval": "epoch", "frequency": never, "monitor": monitor}

@@ -90,6 +90,6 @@ def line(results: dict[str, Any]) -> str:
     acc, guess = results["intervals"]["test/acc"], results["majority"]
     few = f"; {acc['n']} are few: compare nothing by it" if acc["n"] < FEW else ""
     return (
-        f"test acc {results['metrics']['test/acc']:.3f}, 95 % interval {acc['low']:.3f} to {acc['high']:.3f} "
-        f"(bootstrap over {acc['n']:,} examples{few}); always the most frequent class: {guess:.3f}"
+        f"test acc {results['metrics']['test/acc']:.3f}, 95 % interval {acc['wilson_low']:.3f} to "
+        f"{acc['wilson_high']:.3f} (of {acc['n']:,} examples{few}); always the most frequent class: {guess:.3f}"
     )

@@ -9,7 +9,9 @@ from typing import Annotated, Any, Literal
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
+from timm.layers import convert_sync_batchnorm
 
 from layerlab.contract import Count, LayerlabError, NonNegative, Positive, Size
 from layerlab.train.checkpoint import CheckpointIO
@@ -85,11 +87,10 @@ def trainer(
         deterministic=deterministic,
         benchmark=benchmark,
         detect_anomaly=detect_anomaly,
-        sync_batchnorm=sync_batchnorm,
         profiler=PROFILERS[profiler](dirpath=folder / "profile", filename="fit") if profiler and folder else None,
         callbacks=callbacks,
         logger=loggers or False,
-        plugins=[CheckpointIO()],
+        plugins=[CheckpointIO(), *([SyncNorms()] if sync_batchnorm else [])],
         default_root_dir=folder or os.devnull,
         num_sanity_val_steps=0,  # its values would pollute the best score
         enable_checkpointing=False,  # train/checkpoint.py saves
@@ -97,6 +98,13 @@ def trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,  # data/batches.py shards
     )
+
+
+class SyncNorms(TorchSyncBatchNorm):
+    """Batch norms that share their statistics: timm's keep the activation inside them, which torch's would drop."""
+
+    def apply(self, model: Any) -> Any:
+        return convert_sync_batchnorm(model)
 
 
 def _limit(value: float) -> float | int:
