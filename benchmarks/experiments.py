@@ -114,9 +114,10 @@ def command_table(found: dict[str, float]) -> str:
 
 TRASHNET = "data=image_folder data.path=../shared/data/trashnet"  # 504 training, 270 test photos of six classes
 SWEEPS = {  # name -> the command whose table is kept in results/sweep_NAME.csv
+    "arms_trashnet": "python train.py -m experiment=transfer_500_probe,transfer_500_lp_ft,transfer_500_finetune "
+    f"{TRASHNET} 'seed=range(3)'",
     "probe_trashnet": f"python train.py -m model=pretrained {TRASHNET} data.fit=crop,squash,pad data.size=128,224 "
     "'seed=range(3)'",
-    "freeze_trashnet": f"python train.py -m experiment=freeze_sweep {TRASHNET}",
     "cnn_trashnet": f"python train.py -m experiment=transfer_500_cnn {TRASHNET} data.size=64 'seed=range(3)'",
     "freeze_photos": "python train.py -m experiment=freeze_sweep",
 }

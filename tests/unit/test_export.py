@@ -118,13 +118,6 @@ def test_a_file_that_answers_otherwise_is_not_written(train, monkeypatch):
     assert not list((run.folder / "export" / "onnx").iterdir())
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["model=ngram", "data=names"], "NGram is solved, not a network"),
-        (["model=seq2seq", "data=spelling", "data.path={tmp}/p.tsv"], "a transduction writes symbol by symbol"),
-    ],
-)
 def test_nothing_that_lies_in_the_folder_is_lost(train, tmp_path):
     run = train("model=mlp", "data=digits", "trainer.max_steps=1")
     (tmp_path / "photos").mkdir()
@@ -137,6 +130,13 @@ def test_nothing_that_lies_in_the_folder_is_lost(train, tmp_path):
     assert sorted(p.name for p in (tmp_path / "deploy").iterdir()) == ["meta.json", "model.onnx"]
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["model=ngram", "data=names"], "NGram is solved, not a network"),
+        (["model=seq2seq", "data=spelling", "data.path={tmp}/p.tsv"], "a transduction writes symbol by symbol"),
+    ],
+)
 def test_what_cannot_be_exported_is_said(options, words, train, tmp_path):
     from tests.formats import write_pairs
 
