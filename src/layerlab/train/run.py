@@ -8,6 +8,7 @@ import random
 import sys
 import time
 import warnings
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
 from layerlab.build import Config, allowed_prefixes, build, locate, suggest
@@ -29,7 +30,7 @@ from layerlab.tasks.base import Task
 from layerlab.train import callbacks, checkpoint, figures, guards, initial, optim, predict, probe, resume, scores
 from layerlab.train.export import CHECKED, Format, invented
 from layerlab.train.export import export as write_export
-from layerlab.train.freeze import Facts, Freeze, lp_ft, none, scratch
+from layerlab.train.freeze import Facts, Freeze, Policy, lp_ft, none, scratch
 from layerlab.train.loggers import close
 from layerlab.train.loop import Plain
 from layerlab.train.manifest import Record, make_folder, read_config, read_json, redact
@@ -155,22 +156,7 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
     say = print if folder else _say_nothing
     for line in initial.initialise(model, config):
         say(line)
-    policy = make(config["freeze"], _facts(model, data, config))
-    if config["trainer"]["max_epochs"] == "auto":
-        config["trainer"]["max_epochs"] = policy.epochs
-    if auto_lr := (lr := config["optimizer"].get("lr")) == "auto":
-        lr = config["optimizer"]["lr"] = policy.lr
-    if model.closed_form and record.composed.choices.get("freeze", "auto") != "auto":
-        raise LayerlabError(f"freeze={policy.name}: {type(model).__name__} is solved, not trained; leave freeze=auto")
-    frozen = Freeze(policy, model, config["trainer"]["max_epochs"])
-    frozen.begin()
-    if config["plan_only"] and policy.before:
-        first = policy.before.lr if auto_lr else lr
-        say(Freeze(policy.before, model, policy.before.epochs).table(first))
-    if config["plan_only"] or not frozen.trivial:
-        say(frozen.table(lr))
-    if closed := frozen.never():
-        say(f"freeze   {', '.join(closed)} never train: the run is shorter than the strategy")
+    policy, frozen, lr = _strategy(config, model, data, record.composed.choices, make, say)
     if config["plan_only"]:
         return Run(folder, model, data)
     if cut:
@@ -188,19 +174,10 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
     )
     data.augment = _augment(config, data.spec, make)
     saver = checkpoint.Checkpoints((folder or Path(os.devnull)) / "checkpoints", task.monitor, task.mode)
-    bar = callbacks.progress(config["progress"])
-    hooks = [callbacks.Keyed(config["seed"]), *[make(c) for c in config["callbacks"].values()]]
-    if policy.patience and "early_stopping" not in config["callbacks"]:
-        hooks.append(
-            EarlyStopping(task.monitor, mode=task.mode, patience=policy.patience, check_on_train_epoch_end=False)
-        )
     probed = policy.probe and frozen.head_only and probe.fits(model)
     if policy.probe and not probed:
         say(f"cache    not used: {type(model).__name__} for {model.spec.task} is not a head on one vector of features")
-    if not (frozen.trivial or probed):
-        hooks.append(callbacks.Freezing(frozen))
-    if monitor := config["schedule"].get("monitor"):
-        hooks.append(callbacks.Plateau(monitor))
+    hooks = [*_hooks(config, task, policy, None if frozen.trivial or probed else frozen, make)]
     hooks += [guards.Finite(saver), saver, signals]  # at the end: what is saved holds what the others found
     signals.saver = saver
     start = resume.newest(cut, main=folder is not None) if cut else None
@@ -210,6 +187,7 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
         rows = checkpoint.read(start)["callbacks"]["Checkpoints"]["rows"] if start else None
         known: dict[str, Any] = {"keep": rows, "run_id": record.facts.get("wandb_id")}
         opened += make(config["logger"], folder=folder, name=name, config=redact(config), **known)
+    bar = callbacks.progress(config["progress"])
     made = make(config["trainer"], folder=folder, callbacks=hooks + ([bar] if bar else []), loggers=opened)
     plain = made if isinstance(made, Plain) else None
     trainer: Trainer = plain.lightning if plain else made
@@ -291,21 +269,70 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
             "total": round(time.process_time(), 3),
         },
     }
+    _write(results, record, model, data, trainer, pictures)
+    return Run(folder, model, data, results["metrics"], results)
+
+
+def _write(
+    results: dict[str, Any],
+    record: Record,
+    model: Any,
+    data: Any,
+    trainer: Trainer,
+    pictures: dict[str, figures.Picture],
+) -> None:
+    """Leave results.json, per_class.csv and the pictures, and print the closing lines."""
+    folder = record.folder
     if scores.apply(model) and model.outputs[1].numel():
         found = scores.counts(model)
         results["intervals"] = {f"test/{name}": v for name, v in scores.intervals(found).items()}
         results["majority"] = scores.majority(found)
         if folder:
-            scores.per_class(found, task.spec.classes, folder / "per_class.csv")
+            scores.per_class(found, model.task.spec.classes, folder / "per_class.csv")
     record.write("results.json", results)
     if folder:
         for logger in trainer.loggers:
             logger.save()
-        figures.curves(folder, f"{name}, seed {config['seed']}")
+        figures.curves(folder, f"{record.composed.name}, seed {record.composed.config['seed']}")
         for picture in pictures.values():
             picture.draw(folder, model, data)
         print(_table(results, folder))
-    return Run(folder, model, data, results["metrics"], results)
+
+
+def _strategy(
+    config: Config, model: Model, data: Any, choices: dict[str, Any], make: Any, say: Callable[[str], None]
+) -> tuple[Policy, Freeze, float | None]:
+    """The freeze strategy of a run, applied to its model, and the lr; fills in what `auto` means by it, and says it."""
+    policy = make(config["freeze"], _facts(model, data, config))
+    if model.closed_form and choices.get("freeze", "auto") != "auto":
+        raise LayerlabError(f"freeze={policy.name}: {type(model).__name__} is solved, not trained; leave freeze=auto")
+    if config["trainer"]["max_epochs"] == "auto":
+        config["trainer"]["max_epochs"] = policy.epochs
+    lr = config["optimizer"].get("lr")
+    first = policy.before.lr if policy.before and lr == "auto" else lr
+    if lr == "auto":
+        lr = config["optimizer"]["lr"] = policy.lr
+    frozen = Freeze(policy, model, config["trainer"]["max_epochs"])
+    frozen.begin()
+    if config["plan_only"] and policy.before:
+        say(Freeze(policy.before, model, policy.before.epochs).table(first))
+    if config["plan_only"] or not frozen.trivial:
+        say(frozen.table(lr))
+    if closed := frozen.never():
+        say(f"freeze   {', '.join(closed)} never train: the run is shorter than the strategy")
+    return policy, frozen, lr
+
+
+def _hooks(config: Config, task: Task, policy: Policy, frozen: Freeze | None, make: Any) -> Iterator[Callback]:
+    """What happens between the steps, in the order in which it has to. frozen: a strategy that is applied by epochs."""
+    yield callbacks.Keyed(config["seed"])
+    yield from (make(c) for c in config["callbacks"].values())
+    if policy.patience and "early_stopping" not in config["callbacks"]:
+        yield EarlyStopping(task.monitor, mode=task.mode, patience=policy.patience, check_on_train_epoch_end=False)
+    if frozen:
+        yield callbacks.Freezing(frozen)
+    if monitor := config["schedule"].get("monitor"):
+        yield callbacks.Plateau(monitor)
 
 
 def _facts(model: Model, data: Any, config: Config) -> Facts:
