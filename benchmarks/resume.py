@@ -23,6 +23,8 @@ import torch
 from lightning.pytorch import Callback
 from torch import multiprocessing
 
+from layerlab.train import checkpoint
+
 OPTIONS = (
     "model=cnn",
     "model.dropout=0.3",
@@ -93,7 +95,6 @@ def rank(index: int, ranks: int, port: int, folder: str, overrides: tuple[str, .
             trainer.fit(model, datamodule=data, ckpt_path=resume / "cut.ckpt" if resume else None)
             kept["state"] = {n: v.clone() for n, v in model.state_dict().items()}
             kept["optimizer"] = trainer.optimizers[0].state_dict()
-            kept["lr"] = [g["lr"] for g in trainer.optimizers[0].param_groups]
 
         kept: dict = {}
         run._train = train
@@ -117,7 +118,9 @@ def rank(index: int, ranks: int, port: int, folder: str, overrides: tuple[str, .
             again, rows = once(f"again{i}", cut)
             off = [n for n, v in straight["state"].items() if not torch.equal(v, again["state"][n])]
             entry["weights"] = not [n for n in off if n != "epoch_sums"]
-            entry["optimizer"] = same(straight["optimizer"], again["optimizer"]) and straight["lr"] == again["lr"]
+            entry["optimizer"] = (
+                checkpoint.equal(straight["optimizer"], again["optimizer"]) and straight["lr"] == again["lr"]
+            )
             entry["figures"] = not rows or rows == logged[-len(rows) :] if index == 0 else True
             done = sum("_after validation_" in c.name for c in sorted(cuts.iterdir())[: i + 1])
             left = sum("val/loss" in r for r in logged) - done  # validations still to come at the cut
@@ -129,17 +132,6 @@ def rank(index: int, ranks: int, port: int, folder: str, overrides: tuple[str, .
             print(json.dumps(entry), flush=True)
     if index == 0:
         Path(results).write_text(json.dumps(found, indent=1) + "\n")
-
-
-def same(a, b) -> bool:
-    """Whether two nested states are equal bit for bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(v, b[k]) for k, v in a.items())
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 def main() -> None:

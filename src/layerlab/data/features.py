@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Self
-
-import torch
 from torch import Tensor
 
 from layerlab.contract import DataSpec
 from layerlab.data.base import Data
-from layerlab.data.batches import Batch, Split
+from layerlab.data.batches import Batch, Split, Tensors
 
 
-class Views:
+class Views(Tensors):
     """Vectors (views, N, F) with their targets (N, ...): epoch e reads view e modulo their number."""
-
-    def __init__(self, x: Tensor, y: Tensor):
-        self.x, self.y = x, y
 
     def __len__(self) -> int:
         return len(self.y)
 
     def read(self, index: Tensor, epoch: int | None) -> Batch:
         return self.x[(epoch or 0) % len(self.x), index], self.y[index]
-
-    def to(self, device: torch.device) -> Self:
-        return type(self)(self.x.to(device), self.y.to(device))
 
 
 class Features(Data):

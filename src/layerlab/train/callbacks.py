@@ -31,6 +31,7 @@ class Freezing(Callback):
 
     def __init__(self, freeze: Freeze):
         self.freeze = freeze
+        self.resting: list[torch.nn.Parameter] = []  # in this epoch
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._enter(trainer)  # a run resumed in mid-epoch has no start of that epoch
@@ -44,9 +45,10 @@ class Freezing(Callback):
     def _enter(self, trainer: Trainer) -> None:
         (config,) = trainer.lr_scheduler_configs
         self.freeze.enter(trainer.current_epoch, trainer.optimizers[0], config.scheduler, trainer.world_size == 1)
+        self.resting = self.freeze.rest(trainer.current_epoch)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
-        for parameter in self.freeze.rest(trainer.current_epoch):  # before Lightning clips: they have no share in it
+        for parameter in self.resting:  # before Lightning clips: they have no share in it
             parameter.grad = None
 
 

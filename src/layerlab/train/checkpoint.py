@@ -72,6 +72,17 @@ def read(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path.name}: contains objects other than tensors and plain values; refused") from e
 
 
+def equal(a: Any, b: Any) -> bool:
+    """Whether two parts of checkpoints are equal bit for bit, however nested."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(equal(v, b[k]) for k, v in a.items())
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(equal, a, b))
+    return a == b
+
+
 def plain_state(model: Model, data: Any, epoch: int, step: int) -> dict[str, Any]:
     """A checkpoint that loads as those of Lightning do; it holds no optimizer: nothing resumes from it."""
     state: dict[str, Any] = {

@@ -86,7 +86,8 @@ class Signals(Callback):
         if trainer.world_size == 1:
             return bool(self.received)
         # as numbers: a signal reaches one rank or all of them
-        self.received = int(trainer.strategy.reduce(torch.tensor(float(self.received)), reduce_op="max"))
+        mine = torch.tensor(float(self.received), device=trainer.strategy.root_device)
+        self.received = int(trainer.strategy.reduce(mine, reduce_op="max"))
         return bool(self.received)
 
     def _end(self, trainer: Trainer) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from statsmodels.stats.proportion import proportion_confint
 from torch import Tensor
 
 from layerlab.models.base import Model
@@ -39,6 +38,8 @@ def intervals(found: Tensor, seed: int = 0) -> dict[str, dict[str, float]]:
     low, high: percentile bootstrap (Efron 1979), 2,000 draws of as many examples. For acc also wilson_low and
     wilson_high (Wilson 1927), which do not shrink to nothing where every answer is right.
     """
+    from scipy.stats import binomtest
+
     matrix = found.numpy()
     C, n = len(matrix), int(matrix.sum())
     right = int(np.trace(matrix))
@@ -59,7 +60,7 @@ def intervals(found: Tensor, seed: int = 0) -> dict[str, dict[str, float]]:
     for name, values in draws.items():
         low, high = np.percentile(values, [2.5, 97.5])
         result[name] = {"low": float(low), "high": float(high), "n": n}
-    low, high = proportion_confint(right, n, method="wilson")
+    low, high = binomtest(right, n).proportion_ci(method="wilson")
     result["acc"] |= {"wilson_low": float(low), "wilson_high": float(high)}
     return result
 

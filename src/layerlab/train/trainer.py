@@ -11,7 +11,6 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
-from timm.layers import convert_sync_batchnorm
 
 from layerlab.contract import Count, LayerlabError, NonNegative, Positive, Size
 from layerlab.train.checkpoint import CheckpointIO
@@ -104,6 +103,8 @@ class SyncNorms(TorchSyncBatchNorm):
     """Batch norms that share their statistics: timm's keep the activation inside them, which torch's would drop."""
 
     def apply(self, model: Any) -> Any:
+        from timm.layers import convert_sync_batchnorm  # here: most runs need nothing of timm
+
         return convert_sync_batchnorm(model)
 
 
