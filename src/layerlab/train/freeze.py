@@ -248,7 +248,8 @@ class Freeze:
         norms = [m for m in model.modules() if "norm" in type(m).__name__.lower()]
         self.norms = {p for m in norms for p in m.parameters(recurse=False)}
         self.batch_norm_parameters = {p for m in norms if _estimates(m) for p in m.parameters(recurse=False)}
-        self.ever = set().union(*(self.trainable(epoch) for epoch in range(epochs)))
+        self.states = [states for states, _ in groupby(map(policy.state, range(epochs)))]  # each as long as it lasts
+        self.ever = set().union(*map(self._trainable, self.states))
         if not self.ever and any(self.stages.values()):
             raise LayerlabError(f"freeze={policy.name}: nothing would train")
 
@@ -256,17 +257,19 @@ class Freeze:
     def trivial(self) -> bool:
         """Whether everything trains alike in every epoch, as without a strategy."""
         plain = State("all", 1.0, "train")
-        return all(s == plain for epoch in range(self.epochs) for s in self.policy.state(epoch).values())
+        return all(s == plain for states in self.states for s in states.values())
 
     @property
     def head_only(self) -> bool:
         """Whether the head alone trains, in every epoch."""
         head = {p for _, p in self.stages.get("head", [])}
-        return bool(head) and all(self.trainable(epoch) == head for epoch in range(self.epochs))
+        return bool(head) and all(self._trainable(states) == head for states in self.states)
 
     def trainable(self, epoch: int) -> set[nn.Parameter]:
         """The parameters that change in an epoch."""
-        states = self.policy.state(epoch)
+        return self._trainable(self.policy.state(epoch))
+
+    def _trainable(self, states: dict[str, State]) -> set[nn.Parameter]:
         return {p for stage, named in self.stages.items() for n, p in named if self._trains(n, p, states[stage])}
 
     def _trains(self, name: str, parameter: nn.Parameter, state: State) -> bool:
