@@ -6,7 +6,7 @@ BIN := .venv/Scripts
 endif
 EXTRAS := photos series tensorboard sweep report export explain test dev
 
-.PHONY: setup train test test-all lint lock clean
+.PHONY: setup train test test-all test-gpu lint lock clean
 
 setup: .venv/installed
 
@@ -28,6 +28,10 @@ test: setup
 test-all: setup
 	$(BIN)/python -m pytest -m "slow or not slow"
 	$(BIN)/python -m pytest --nbmake notebooks
+
+# on a machine with a GPU
+test-gpu: setup
+	LAYERLAB_TEST_GPU=1 $(BIN)/python -m pytest -n 0 tests/gpu
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -55,8 +55,12 @@ def measure(name: str, overrides: list[str], seeds: int) -> dict:
         "fit_cpu_s": statistics.mean(r.results["cpu_seconds"]["fit"] for r in runs),
         "steps": runs[0].results["steps"],
         "parameters": runs[0].results["parameters"],
-        "machine": f"{os.cpu_count()} cores, 1 thread, torch {torch.__version__}, Python {platform.python_version()}",
+        "machine": f"{_machine()}, 1 thread, torch {torch.__version__}, Python {platform.python_version()}",
     }
+
+
+def _machine() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores"
 
 
 def summary(r: dict) -> str:
@@ -222,7 +226,8 @@ def table(found: dict, rows: dict[str, dict[str, float]]) -> str:
     for name, r in sorted(found.items()):
         interval = f"{_interval(r)} | {against(name, rows)}"
         interval += f" | {min(r['values']):.4f} … {max(r['values']):.4f}"
-        cost = f"{r['fit_cpu_s']:.1f} | {r['steps']:,} | {r['parameters']:,}"
+        gpu = ", " + r["machine"].partition(",")[0] if r["machine"].startswith("NVIDIA") else ""
+        cost = f"{r['fit_cpu_s']:.1f}{gpu} | {r['steps']:,} | {r['parameters']:,}"
         lines.append(f"| `{name}` | {r['metric']} | {interval} | {r['n']} | {cost} |")
     return "\n".join(lines)
 

@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch: the default suite is about the CPU
+if os.environ.get("LAYERLAB_TEST_GPU") != "1":  # make test-gpu sets it
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch: the default suite is about the CPU
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest

@@ -6,6 +6,7 @@ is keyed by (seed, epoch, batch) while it does. Evaluation sees none of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Annotated, Literal
 
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 from torchvision.transforms import v2
 
 from layerlab.contract import Count, DataSpec, Fraction, Mismatch, Positive
-from layerlab.data.batches import Batch
+from layerlab.data.batches import Batch, to
 
 Change = Callable[[Batch], Batch]
 
@@ -25,7 +26,7 @@ def flip(spec: DataSpec, p: Annotated[float, ">= 0", "<= 1"] = 0.5) -> Change:
     def change(batch: Batch) -> Batch:
         x, y = batch
         turned = torch.rand(len(x), 1, 1, 1) < p
-        return torch.where(turned.to(x.device), x.flip(3), x), y
+        return torch.where(to(x.device, turned), x.flip(3), x), y
 
     return change
 
@@ -46,10 +47,10 @@ def crop(spec: DataSpec, padding: Count = 4, fill: Literal["black", "reflect"] =
         if fill == "reflect":
             padded = F.pad(x, edges, mode="reflect")
         else:
-            b = black.to(x.device)
+            b = to(x.device, black)
             padded = F.pad(x - b, edges) + b
         B = len(x)
-        down, right = torch.randint(0, 2 * padding + 1, (2, B, 1)).to(x.device)
+        down, right = to(x.device, torch.randint(0, 2 * padding + 1, (2, B, 1)))
         rows = down + torch.arange(H, device=x.device)  # (B, H)
         columns = right + torch.arange(W, device=x.device)
         at = torch.arange(B, device=x.device)
@@ -66,7 +67,7 @@ def randaugment(spec: DataSpec, operations: Count = 2, magnitude: Annotated[int,
 
     def change(batch: Batch) -> Batch:
         x, y = batch
-        m, s = mean.to(x.device), std.to(x.device)
+        m, s = to(x.device, mean), to(x.device, std)
         pixels = ((x * s + m).clamp(0, 1) * 255).round().to(torch.uint8)
         changed = torch.stack([draw(image) for image in pixels])
         return (changed / 255 - m) / s, y
@@ -97,12 +98,24 @@ def cutmix(spec: DataSpec, alpha: Positive = 1.0) -> Change:
 def erase(spec: DataSpec, p: Annotated[float, ">= 0", "<= 1"] = 0.25, most: Fraction = 0.33) -> Change:
     """Fill a rectangle of up to `most` of the area with the mean, in each image with probability p.
 
+    Its area is uniform from 0.02, its sides as 0.3 to 3.3, uniform in the logarithm; one that does not fit is cut.
+
     Source: Zhong et al. 2020, arXiv 1708.04896.
     """
-    one = v2.RandomErasing(p=p, scale=(0.02, max(most, 0.02)))
+    _, H, W = spec.shape
 
     def change(batch: Batch) -> Batch:
         x, y = batch
-        return torch.stack([one(image) for image in x]), y
+        B = len(x)
+        area = torch.empty(B).uniform_(0.02, max(most, 0.02)) * H * W
+        aspect = torch.empty(B).uniform_(math.log(0.3), math.log(3.3)).exp()
+        inside = []
+        for length, side in ((H, (area * aspect).sqrt()), (W, (area / aspect).sqrt())):
+            side = side.round().clamp(1, length)
+            first = (torch.rand(B) * (length - side + 1)).floor()
+            at = torch.arange(length)
+            inside.append((at >= first[:, None]) & (at < (first + side)[:, None]))  # (B, length)
+        erased = inside[0][:, None, :, None] & inside[1][:, None, None, :] & (torch.rand(B, 1, 1, 1) < p)
+        return x.masked_fill(to(x.device, erased), 0), y  # x is standardised: 0 is the mean
 
     return change

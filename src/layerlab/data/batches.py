@@ -13,6 +13,16 @@ from layerlab.contract import IGNORE, DataError, key
 Batch = tuple[Tensor, Tensor]
 
 
+SHARE = 4  # images of up to a quarter of a GPU's free memory lie on it
+
+
+def to(device: torch.device, value: Tensor) -> Tensor:
+    """A small tensor of the CPU on a device; a GPU is not waited for."""
+    if device.type != "cuda" or value.device.type != "cpu":
+        return value.to(device)
+    return value.pin_memory().to(device, non_blocking=True)
+
+
 class Split(Protocol):
     """One split, readable by index. `epoch` is None in evaluation, where nothing may be random."""
 
@@ -33,7 +43,8 @@ class Tensors:
         return len(self.x)
 
     def read(self, index: Tensor, epoch: int | None) -> Batch:
-        return self.x[index], self.y[index]
+        at = to(self.x.device, index)
+        return self.x[at], self.y[at]
 
     def to(self, device: torch.device) -> Self:
         return type(self)(self.x.to(device), self.y.to(device))
@@ -42,9 +53,13 @@ class Tensors:
 class Words(Tensors):
     """Padded sequences: x (N, T) and y (N, T), -100 beyond the end; each batch is cut to its longest sequence."""
 
+    def __init__(self, x: Tensor, y: Tensor):
+        super().__init__(x, y)
+        self.lengths = (y != IGNORE).sum(1).cpu()  # there, for a GPU would have to be waited for
+
     def read(self, index: Tensor, epoch: int | None) -> Batch:
         x, y = super().read(index, epoch)
-        T = int((y != IGNORE).sum(1).max())
+        T = int(self.lengths[index].max())
         return x[:, :T], y[:, :T]
 
 
@@ -62,12 +77,15 @@ class Pixels:
 
     def read(self, index: Tensor, epoch: int | None) -> Batch:
         at = self.index[index]
-        x, y = self.x[at].to(self.device), self.y[at].to(self.device)
+        x, y = (to(self.device, v[to(v.device, at)]) for v in (self.x, self.y))
         return x * self.scale + self.shift, y
 
     def to(self, device: torch.device) -> Self:
-        """The pixels stay where they are: they may be larger than the memory of a device."""
-        there = type(self)(self.x, self.y, self.index, self.mean, self.std)
+        """The pixels go to a GPU where they are small beside its memory, else they stay where they are."""
+        x = self.x
+        if device.type == "cuda" and x.device != device and x.nbytes < torch.cuda.mem_get_info(device)[0] / SHARE:
+            x = x.to(device)
+        there = type(self)(x, self.y, self.index, self.mean, self.std)
         there.device, there.scale, there.shift = device, self.scale.to(device), self.shift.to(device)
         return there
 
@@ -91,8 +109,8 @@ class TextWindows:
         free = len(self.ids) - 1 - len(self) * self.steps  # ids that the windows leave over
         offset = 0 if epoch is None or free < 1 else key(self.seed, "offset", epoch) % min(free + 1, self.steps)
         at = (index * self.steps + offset)[:, None] + torch.arange(self.steps + 1)
-        inside = (at < len(self.ids)).to(self.device)
-        ids = self.ids[at.clamp(max=len(self.ids) - 1).to(self.ids.device)].to(self.device).long()
+        inside = to(self.device, at < len(self.ids))
+        ids = to(self.device, self.ids[to(self.ids.device, at.clamp(max=len(self.ids) - 1))]).long()
         return ids[:, :-1], ids[:, 1:].masked_fill(~inside[:, 1:], IGNORE)
 
     def to(self, device: torch.device) -> Self:
@@ -108,14 +126,16 @@ class SeriesWindows:
     def __init__(self, values: Tensor, starts: Tensor, lookback: int, horizon: int, targets: list[int]):
         self.values, self.starts, self.targets = values, starts, targets
         self.lookback, self.horizon = lookback, horizon
+        self.chosen = torch.tensor(targets, device=values.device)  # a list as an index would wait for a GPU
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def read(self, index: Tensor, epoch: int | None) -> Batch:
         L = self.lookback
-        windows = self.values.unfold(0, L + self.horizon, 1)[self.starts[index]]  # (B, F, L + H)
-        return windows[..., :L].transpose(1, 2), windows[:, self.targets, L:].transpose(1, 2)
+        starts = self.starts[to(self.starts.device, index)]
+        windows = self.values.unfold(0, L + self.horizon, 1)[starts]  # (B, F, L + H)
+        return windows[..., :L].transpose(1, 2), windows[:, self.chosen, L:].transpose(1, 2)
 
     def to(self, device: torch.device) -> Self:
         return type(self)(self.values.to(device), self.starts.to(device), self.lookback, self.horizon, self.targets)

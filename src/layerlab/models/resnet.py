@@ -14,7 +14,7 @@ class ResNet(Model):
 
     depth 8, 20, 32, 44, 56, 110: 6n + 2 layers, three stages of n blocks with `width` (auto: 16), twice and four times
     as many filters (He et al. 2016, section 4.2). depth 9: the four convolutions and two residual pairs of Page 2019,
-    "How to train your ResNet" (auto: 64 filters), with batch-normalised inputs to a global maximum.
+    "How to train your ResNet" (auto: 64 filters), with batch-normalised inputs to a global maximum, times 1/8.
     """
 
     accepts, tasks = ("image", "series"), ("classify", "regress", "forecast")
@@ -46,7 +46,7 @@ class ResNet(Model):
 
     def features(self, x: Tensor) -> Tensor:
         h = self.stage3(self.stage2(self.stage1(self.stem(self.read(x)))))  # (B, C, H, W)
-        return h.amax((2, 3)) if self.maximum else h.mean((2, 3))
+        return h.amax((2, 3)) / 8 if self.maximum else h.mean((2, 3))  # / 8: Page, else the first logits are large
 
     def filters(self) -> dict[str, Tensor]:
         """Weights of every convolution by name: (filters, C, h, w)."""

@@ -88,7 +88,10 @@ def sums(*values: Tensor | float) -> Tensor:
     dtype = torch.float32 if device.type == "mps" else torch.float64
     out = torch.zeros(4, dtype=dtype, device=device)
     for i, value in enumerate(values):
-        out[i] = value.detach() if isinstance(value, Tensor) else value
+        if isinstance(value, Tensor):
+            out[i] = value.detach()
+        else:
+            out[i].fill_(value)  # out[i] = number would wait for a GPU
     return out
 
 

@@ -78,7 +78,13 @@ class Forecast(Task):
             out = out.reshape(B, F_, H).transpose(1, 2)  # (B F, H) -> (B, H, F)
         else:
             out = out.reshape(B, H, -1)
-        return out * scale[..., self.targets] + offset[..., self.targets]
+        return out * self._of_targets(scale) + self._of_targets(offset)
+
+    def _of_targets(self, v: Tensor) -> Tensor:
+        """The channels that are forecast: (B, 1, F) -> (B, 1, targets); a list as an index would wait for a GPU."""
+        if self.targets == list(range(v.shape[-1])):
+            return v
+        return torch.stack([v[..., t] for t in self.targets], -1)
 
     def _cut(self, z: Tensor) -> Tensor:
         """What the core reads: (B, L, F) -> (B or B F, L / patch, patch f)."""
@@ -89,7 +95,7 @@ class Forecast(Task):
 
     def core_batch(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         offset, scale = self._statistics(x)
-        y = (y - offset[..., self.targets]) / scale[..., self.targets]
+        y = (y - self._of_targets(offset)) / self._of_targets(scale)
         y = y.transpose(1, 2).flatten(0, 1) if self.channels == "independent" else y.flatten(1)  # (B F, H) or (B, H F)
         return self._cut((x - offset) / scale), y
 

@@ -34,6 +34,7 @@ class Signals(Callback):
     """
 
     saver: Checkpoints  # set by the run
+    finite: Finite
 
     def __init__(self) -> None:
         self.received, self.training = 0, False
@@ -73,6 +74,7 @@ class Signals(Callback):
         # Lightning would take up a run cut at the end of an epoch without the rest of it: no validation, no figures
         due = loop.batch_progress.is_last_batch or loop._should_check_val_fx(fetcher)  # ty: ignore[invalid-argument-type]
         if not (due or loop._should_accumulate()) and self._agreed(trainer):
+            self.finite.look(trainer, pl_module)
             for logger in trainer.loggers:
                 logger.save()
             self.saver.keep(self.saver.path(trainer.global_step, "cut"), None, {}, trainer.save_checkpoint)
@@ -100,23 +102,58 @@ class Signals(Callback):
 class Finite(Callback):
     """Stop where the loss is no number, before anything is learnt from it; every few steps the gradients too.
 
-    Raises Diverged with step, lr, gradient norm and layer. Not for fp16, whose scaler skips such steps by design.
+    A GPU is not waited for: its fused optimizers skip a step by a flag that stays there, and from the first bad loss on
+    they skip all, until the flag is looked at (`look`): at log points and before anything is saved. Raises Diverged
+    with step, lr, gradient norm and layer. Not for fp16, whose scaler skips such steps by design.
     """
 
     def __init__(self, saver: Checkpoints):
         self.saver = saver
+        self.skipped: Tensor | None = None  # 1 from the first bad loss on, on the device
+        self.first: Tensor | None = None  # the step of that loss
+        self.value: Tensor | None = None
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        if not torch.isfinite(loss):
-            raise self._diverged(trainer, pl_module, f"loss: {float(loss.detach())}")
+        if loss.device.type == "cuda" and "fused" in trainer.optimizers[0].defaults:
+            self._mark(trainer, loss.detach())
+        elif not torch.isfinite(loss):
+            raise self._diverged(trainer, pl_module, f"loss: {float(loss.detach())}", trainer.global_step)
+
+    def _mark(self, trainer: Trainer, loss: Tensor) -> None:
+        if self.skipped is None or self.first is None or self.value is None:
+            self.skipped, self.value = torch.zeros((), device=loss.device), torch.zeros((), device=loss.device)
+            self.first = torch.zeros((), dtype=torch.int64, device=loss.device)
+        before, bad = self.skipped.bool(), ~torch.isfinite(loss)
+        self.first = torch.where(bad & ~before, trainer.global_step, self.first)
+        self.value = torch.where(bad & ~before, loss.float(), self.value)
+        self.skipped = (before | bad).float()
+        trainer.optimizers[0].found_inf = self.skipped  # ty: ignore[missing-attribute]  (for the fused kernels)
+
+    def look(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Raise Diverged where a GPU has met a bad loss since the last look."""
+        if self.skipped is not None and self.first is not None and self.value is not None and bool(self.skipped):
+            raise self._diverged(trainer, pl_module, f"loss: {float(self.value)}", int(self.first))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         if trainer.global_step % NORM_EVERY == 0 and str(trainer.precision) != "16-mixed":
             norm = _norm(pl_module)
             if not torch.isfinite(norm):
-                raise self._diverged(trainer, pl_module, "gradients: not finite")
+                self.look(trainer, pl_module)  # the loss before it, if it was that
+                raise self._diverged(trainer, pl_module, "gradients: not finite", trainer.global_step)
 
-    def _diverged(self, trainer: Trainer, module: LightningModule, what: str) -> Diverged:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # ty: ignore[missing-attribute]
+            self.look(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.look(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.look(trainer, pl_module)
+
+    def _diverged(self, trainer: Trainer, module: LightningModule, what: str, step: int) -> Diverged:
         lr = trainer.optimizers[0].param_groups[-1]["lr"]
         broken = [n for n, p in module.named_parameters() if not torch.isfinite(p).all()]
         broken = broken or [
@@ -125,7 +162,7 @@ class Finite(Callback):
         layer = f", layer {broken[0].rpartition('.')[0]}" if broken else ""
         kept = f"last good {self.saver.last.name}" if self.saver.last else "no checkpoint yet"
         return Diverged(
-            f"{what} at step {trainer.global_step} (lr {lr:.3g}, gradient norm {float(_norm(module)):.3g}{layer}); "
+            f"{what} at step {step} (lr {lr:.3g}, gradient norm {float(_norm(module)):.3g}{layer}); "
             f"stopped, {kept}; lower optimizer.lr, or look for what is odd in the data"
         )
 

@@ -178,8 +178,8 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
     if policy.probe and not probed:
         say(f"cache    not used: {type(model).__name__} for {model.spec.task} is not a head on one vector of features")
     hooks = [*_hooks(config, task, policy, None if frozen.trivial or probed else frozen, make)]
-    hooks += [guards.Finite(saver), saver, signals]  # at the end: what is saved holds what the others found
-    signals.saver = saver
+    signals.saver, signals.finite = saver, guards.Finite(saver)
+    hooks += [signals.finite, saver, signals]  # at the end: what is saved holds what the others found
     start = resume.newest(cut, main=folder is not None) if cut else None
     saver.last = start
     name = record.composed.name
@@ -519,6 +519,11 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", message="It is recommended to use .*sync_dist=True.*")
     warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.. is deprecated.*")  # Lightning's own
+    warnings.filterwarnings("ignore", message="GPU available but not used.*")  # trainer=cpu was asked for
+    # torch compacts the weights of recurrent layers in 16 and 32 bits, not in bfloat16
+    warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk.*")
+    # Lightning wraps a model for DDP in a stream of its own
+    warnings.filterwarnings("ignore", message="The AccumulateGrad node's stream does not match.*")
 
 
 # --- finished runs
