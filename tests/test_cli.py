@@ -75,7 +75,9 @@ def test_help_and_config_do_not_load_torch_and_show_everything(arguments, tmp_pa
     for word in ["split_seed", "max_epochs", "label_smoothing", "weight_decay"]:
         assert word in done.stdout
     if arguments == ["--help"]:
-        for group in sorted(d.name for d in (ROOT / "configs").iterdir() if d.is_dir() and any(d.iterdir())):
+        for group in sorted(
+            d.name for d in (ROOT / "configs").iterdir() if d.is_dir() and any(d.iterdir()) and d.name != "hydra"
+        ):
             assert f"\n{group}: " in done.stdout, group
 
 
@@ -260,14 +262,6 @@ def test_a_sweep_over_seeds_ends_with_one_table(tmp_path):
         low, high = t.interval(0.95, 2, float(row["mean"]), sem(values))
         assert float(row["half_width_95"]) == pytest.approx((high - low) / 2, rel=1e-3)
     assert "model.width=32" in done.stdout.split("CPU s a run")[1]
-
-
-def test_a_sweep_goes_on_after_a_failure_and_tells_of_it(tmp_path):
-    done = cli("-m", "model=mlp", "data.split_seed=0,1", "trainer.max_epochs=1", "model.width=8,0", cwd=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.count("model.width=0: expected int >= 1") == 2
-    found = [json.loads(p.read_text()) for p in (tmp_path / "logs").rglob("results.json")]
-    assert len(found) == 2
 
 
 def test_wandb_is_offline_quiet_and_records_no_secret(tmp_path):

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from layerlab.build import ConfigError, config_dir
-from layerlab.compose import Composed, compose, compose_data, composed, explain, quote
+from layerlab.compose import compose, compose_data, composed, explain, quote
 from layerlab.contract import LayerlabError
 
 USAGE = """layerlab VERB [key=value ...]
@@ -87,75 +87,45 @@ def train(argv: list[str]) -> int:
     """Train and test; `-m` sweeps. One job per config, each with its own folder."""
     typed, sys.argv = sys.argv, [sys.argv[0], *(a if a.startswith("-") else quote(a) for a in argv)]
 
-    failures: list[tuple[str, Exception]] = []
-    finished: list[tuple[list[str], Path]] = []  # of a sweep: what makes each job another, and its folder
+    failed: list[Exception] = []  # kept from Hydra, whose own errors are told apart by it
 
     @hydra.main(config_path=str(config_dir()), config_name="train", version_base="1.3")
     def job(config: DictConfig) -> float | None:
         try:
             return run_job(config)
-        except Exception as e:  # kept from Hydra, which would print its own text and tell of the first one only
-            failures.append((" ".join(HydraConfig.get().overrides.task), e))
+        except Exception as e:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise  # it is the launcher that keeps it
+            failed.append(e)
             return None
 
     def run_job(config: DictConfig) -> float | None:
         sys.argv = typed  # Lightning starts the other ranks with it
         checked = composed(config)
-        _refuse_sweep_of_ranks(checked)
         from layerlab.train.devices import prepare
 
         prepare(checked.config)
         from layerlab.train.run import fit
 
         run = fit(checked, _given_folder())
-        if HydraConfig.get().mode == RunMode.MULTIRUN and run.results:
-            finished.append((_differing(list(HydraConfig.get().overrides.task), argv), Path(_given_folder() or ".")))
         return run.metrics.get(checked.config["objective"] or run.results.get("monitor", ""))
 
     try:
         job()
-    except ValueError as e:  # Hydra's own: what the job raises is kept in failures
+    except ValueError as e:  # Hydra's own
         raise ConfigError(*_explained(e, argv)) from e
     finally:
         sys.argv = typed
-    if len(finished) > 1:
-        _print_table(finished)
-    if len(failures) == 1 and not {"-m", "--multirun"} & set(argv):
-        raise failures[0][1]
-    for overrides, error in failures:
-        print(f"job {overrides}: {type(error).__name__}: {error}", file=sys.stderr)
-    return 1 if failures else 0
-
-
-def _differing(overrides: list[str], typed: list[str]) -> list[str]:
-    """The overrides of a job that were not typed as they are: what the sweep varies."""
-    return [o for o in overrides if o not in typed and quote(o) not in map(quote, typed)]
-
-
-def _print_table(finished: list[tuple[list[str], Path]]) -> None:
-    """One row per setting over its seeds: printed, and in sweep.csv."""
-    from layerlab.sweep import table
-
-    figure, found = table.rows(finished)
-    place = finished[0][1].parent / "sweep.csv"
-    table.write(figure, found, place)
-    print(f"\n{table.text(figure, found)}\n\nsweep    {place}")
+    if failed:
+        raise failed[0]
+    return 0
 
 
 def _given_folder() -> str | None:
-    """The folder of this job where Hydra made one: a job of a sweep, or hydra.run.dir from the command line."""
+    """The folder of this job where Hydra made one: a job of another launcher, or hydra.run.dir as typed."""
     state = HydraConfig.get()
     sweep = state.mode == RunMode.MULTIRUN
     return state.runtime.output_dir if sweep or any("run.dir=" in o for o in state.overrides.hydra) else None
-
-
-def _refuse_sweep_of_ranks(checked: Composed) -> None:
-    devices = checked.config["trainer"].get("devices", 1)
-    if HydraConfig.get().mode == RunMode.MULTIRUN and devices != 1:
-        raise LayerlabError(
-            f"trainer.devices={devices}: every rank would run the whole sweep again; "
-            f"sweep with trainer.devices=1, or start one run per setting"
-        )
 
 
 def evaluate(argv: list[str]) -> int:

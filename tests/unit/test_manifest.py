@@ -8,7 +8,7 @@ from layerlab.train.manifest import REDACTED, config_hash, make_folder, redact, 
 
 
 def composed(tmp_path, **choices):
-    return Composed({"logs": str(tmp_path), "seed": 0}, {"model": "cnn", "data": "digits"} | choices)
+    return Composed({"logs": str(tmp_path), "seed": 0, "record": "full"}, {"model": "cnn", "data": "digits"} | choices)
 
 
 def test_secrets_are_hidden_and_their_namesakes_are_not():

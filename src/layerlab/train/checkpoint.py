@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,25 @@ def sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
+_memory: dict[Path, dict[str, Any]] | None = None  # of a run with record=light
+
+
+@contextmanager
+def in_memory() -> Generator[None]:
+    """Checkpoints of the block are kept in memory alone, and gone at its end."""
+    global _memory
+    before, _memory = _memory, {}
+    try:
+        yield
+    finally:
+        _memory = before
+
+
 def write(checkpoint: dict[str, Any], path: Path) -> None:
     """Save under a temporary name in the same folder, flush, write the sidecar, rename: no half file by its name."""
+    if _memory is not None:
+        _memory[path] = deepcopy({k: v for k, v in checkpoint.items() if k != "optimizer_states"})
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -50,6 +69,8 @@ def write(checkpoint: dict[str, Any], path: Path) -> None:
 
 def verify(path: Path) -> None:
     """Compare a checkpoint with the SHA-256 of its sidecar. Raises CheckpointError with what is wrong."""
+    if _memory is not None and path in _memory:
+        return
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     try:
@@ -66,10 +87,21 @@ def verify(path: Path) -> None:
 def read(path: Path) -> dict[str, Any]:
     """Check the SHA-256, then load plain values and tensors only. Raises CheckpointError with what is wrong."""
     verify(path)
+    if _memory is not None and path in _memory:
+        return _memory[path]
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:  # never follow its advice to load it anyway
         raise CheckpointError(f"{path.name}: contains objects other than tensors and plain values; refused") from e
+
+
+def remove(path: Path) -> None:
+    """Remove a checkpoint and its sidecar, where they are."""
+    if _memory is not None:
+        _memory.pop(path, None)
+        return
+    path.unlink(missing_ok=True)
+    sidecar(path).unlink(missing_ok=True)
 
 
 def equal(a: Any, b: Any) -> bool:
@@ -108,9 +140,13 @@ class CheckpointIO(TorchCheckpointIO):
 
 
 class Checkpoints(Callback):
-    """After each validation save `step-000300.ckpt`; keep the best by `monitor` and the last, remove the others."""
+    """After each validation save `step-000300.ckpt`; keep the best by `monitor` and the last, remove the others.
 
-    def __init__(self, folder: Path, monitor: str, mode: str):
+    writes: whether this is the process that does; the others only keep count.
+    """
+
+    def __init__(self, folder: Path, monitor: str, mode: str, writes: bool = True):
+        self.writes = writes
         self.folder, self.monitor, self.sign = folder, monitor, 1 if mode == "max" else -1
         self.best: Path | None = None
         self.last: Path | None = None
@@ -156,9 +192,8 @@ class Checkpoints(Callback):
             self.best, self.last, self.best_score = before
             raise
         old = {p for p in before[:2] if p}
-        for gone in old - {self.best, self.last} if self.folder.is_dir() else ():  # other ranks write nothing
-            gone.unlink(missing_ok=True)
-            sidecar(gone).unlink(missing_ok=True)
+        for gone in old - {self.best, self.last} if self.writes else ():
+            remove(gone)
 
     def state_dict(self) -> dict[str, Any]:
         figures = {p.name: v for p, v in self.validated.items() if p in (self.best, self.last)}

@@ -1,4 +1,4 @@
-"""What has to be settled before torch is imported: visible devices, threads."""
+"""What is settled without torch: visible devices, threads."""
 
 import os
 import shutil
@@ -15,3 +15,11 @@ def prepare(config: dict[str, Any]) -> None:
         # a CUDA build of torch asks the driver in every optimizer.step: a fifth of a small step
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
     os.environ.setdefault("OMP_NUM_THREADS", str(trainer.get("threads", 1)))
+
+
+def gpus() -> list[str]:
+    """Numbers of the NVIDIA GPUs that CUDA would show, without touching it."""
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [v for v in visible.split(",") if v.strip()]
+    found = Path("/proc/driver/nvidia/gpus")
+    return [str(i) for i in range(len(list(found.iterdir())))] if found.is_dir() else []

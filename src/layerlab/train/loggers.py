@@ -10,6 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.logger import Logger
+
 from layerlab.contract import LayerlabError
 
 INIT_TIMEOUT_S = 10
@@ -50,8 +53,6 @@ def loggers(
     never needs a network. keep, run_id: of a run that goes on: rows of metrics.csv that its checkpoint knows of, and
     wandb's id. Raises LayerlabError where a package is missing.
     """
-    from lightning.pytorch.loggers import CSVLogger
-
     if not (csv or wandb or tensorboard):
         raise LayerlabError("logger.csv=false: metrics.csv is always written; leave it true")
     rows = _logged(folder / "metrics.csv", keep)
@@ -118,6 +119,22 @@ def _wandb(
         print(f"logger.mode=online: {str(e).splitlines()[0]} Going on offline, see wandb sync", file=sys.stderr)
         wandb.teardown()  # it remembers the mode of its first start
         return make(offline=True)
+
+
+class History(Logger):
+    """What is logged, in memory: the curves in the row of a run with record=light."""
+
+    name = version = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[dict[str, float]] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.rows.append({"step": step, **metrics} if step is not None else dict(metrics))
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """The row has the overrides."""
 
 
 def close(loggers: list[Any], failed: bool) -> None:

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -49,16 +50,20 @@ def redact_command(arguments: list[str]) -> list[str]:
 
 def config_hash(config: dict[str, Any]) -> str:
     """Eight hexadecimal digits that stand for a resolved config; not for how it is shown, or whether it goes on."""
-    kept = {k: v for k, v in config.items() if k not in ("resume", "progress", "logs")}
+    kept = {k: v for k, v in config.items() if k not in ("resume", "progress", "logs", "sweep")}
     return f"{key(json.dumps(kept, sort_keys=True, default=str)):016x}"[:8]
 
 
 def make_folder(composed: Composed, given: str | None) -> Path:
     """The folder of a run: the one given, or logs/<name>/<date>-<hash>[-n], made by this process and no other.
 
-    Raises LayerlabError where it cannot be written.
+    With record=light it is a file, the row of the run. Raises LayerlabError where it cannot be written.
     """
+    light = composed.config["record"] == "light"
     try:
+        if given and light:
+            Path(given).parent.mkdir(parents=True, exist_ok=True)
+            return Path(given)
         if given:
             folder = Path(given).expanduser()
             folder.mkdir(parents=True, exist_ok=True)
@@ -71,9 +76,9 @@ def make_folder(composed: Composed, given: str | None) -> Path:
         parent.mkdir(parents=True, exist_ok=True)
         n = 1
         while True:
-            folder = parent / (stem if n == 1 else f"{stem}-{n}")
+            folder = parent / ((stem if n == 1 else f"{stem}-{n}") + (".json" if light else ""))
             try:
-                folder.mkdir()  # exclusive: fails where another run was faster
+                folder.touch(exist_ok=False) if light else folder.mkdir()  # exclusive: another run may be faster
                 return folder
             except FileExistsError:
                 n += 1
@@ -84,10 +89,15 @@ def make_folder(composed: Composed, given: str | None) -> Path:
 
 
 class Record:
-    """Writes the files of a run folder. With folder None (a rank other than 0) it writes nothing."""
+    """Writes the files of a run folder. With folder None (a rank other than 0) it writes nothing.
 
-    def __init__(self, folder: Path | None, composed: Composed):
-        self.folder, self.composed = folder, composed
+    row: with record=light the one file that is left, its status and its results.
+    """
+
+    curves = True  # whether curves.png belongs to it
+
+    def __init__(self, folder: Path | None, composed: Composed, row: Path | None = None):
+        self.folder, self.composed, self.row = folder, composed, row
         self.started, self.cpu_started = time.time(), time.process_time()
         self.facts: dict[str, Any] = {}
         self.hash = config_hash(composed.config)  # now: the run fills in what `auto` means
@@ -95,6 +105,10 @@ class Record:
     def begin(self) -> None:
         """manifest.json and config.yaml, and the status `running`, before anything can fail."""
         self.status("running")
+        if self.row:
+            named = {"overrides": redact_command(self.composed.overrides), "config_hash": self.hash}
+            self.facts |= named | {"choices": self.composed.choices, "seed": self.composed.config["seed"]}
+            return
         self.facts = {
             "command": [Path(sys.argv[0]).name, *redact_command(sys.argv[1:])],
             "overrides": redact_command(self.composed.overrides),
@@ -102,11 +116,7 @@ class Record:
             "config_hash": self.hash,
             "seed": self.composed.config["seed"],
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "cpu_count": os.cpu_count(),
-            "versions": {p: _version(p) for p in PACKAGES},
-            "git": _git(),
+            **machine(),
             "config": redact(self.composed.config),
         }
         self.add()
@@ -122,19 +132,33 @@ class Record:
 
     def add(self, **facts: Any) -> None:
         """Further facts for manifest.json."""
-        self.facts |= facts
+        if not self.row:
+            self.facts |= facts
         self.write("manifest.json", self.facts)
 
     def status(self, status: str, reason: str | None = None, error: str | None = None) -> None:
         """status.json: running | ok | failed | preempted, and why."""
-        self.write("status.json", {"status": status, "reason": reason, "error": error, "pid": os.getpid()})
+        found = {"status": status, "reason": reason, "error": error, "pid": os.getpid()}
+        if self.row:
+            _write_json(self.row, self.facts | found)
+        self.write("status.json", found)
+
+    def results(self, results: dict[str, Any]) -> None:
+        """results.json, or the same in the row."""
+        if self.row:
+            self.facts |= results
+        self.write("results.json", results)
 
     def write(self, name: str, value: Any) -> None:
         """A json file, whole or not at all."""
         if self.folder:
-            part = self.folder / f".{name}.{os.getpid()}"
-            part.write_text(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n", encoding="utf-8")
-            part.replace(self.folder / name)
+            _write_json(self.folder / name, value)
+
+
+def _write_json(file: Path, value: Any) -> None:
+    part = file.with_name(f".{file.name}.{os.getpid()}")
+    part.write_text(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(file)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -153,6 +177,18 @@ def read_json(file: Path) -> dict[str, Any]:
         return json.loads(file.read_text(encoding="utf-8"))
     except OSError as e:
         raise LayerlabError(f"{file}: missing; the run has not finished") from e
+
+
+@cache  # once for the jobs of a sweep, as their code is read once
+def machine() -> dict[str, Any]:
+    """Python, platform, cores, versions and the commit of the working directory."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "versions": {p: _version(p) for p in PACKAGES},
+        "git": _git(),
+    }
 
 
 def _version(package: str) -> str | None:

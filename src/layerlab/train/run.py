@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -31,7 +32,7 @@ from layerlab.train import callbacks, checkpoint, figures, guards, initial, opti
 from layerlab.train.export import CHECKED, Format, invented
 from layerlab.train.export import export as write_export
 from layerlab.train.freeze import Facts, Freeze, Policy, lp_ft, none, scratch
-from layerlab.train.loggers import close
+from layerlab.train.loggers import History, close
 from layerlab.train.loop import Plain
 from layerlab.train.manifest import Record, make_folder, read_config, read_json, redact
 from layerlab.train.trainer import trainer as make_trainer
@@ -61,11 +62,12 @@ class Run:
         return predict.draw(self.model, self.data, source, place)
 
 
-def fit(composed: Composed, folder: str | None = None) -> Run:
+def fit(composed: Composed, folder: str | None = None, curves: bool = True) -> Run:
     """Train, test the selected checkpoint, and leave the record. folder: where, instead of a new one under logs/.
 
-    With resume= in the config it goes on with that run, in its folder. Raises LayerlabError where the run is refused or
-    diverges, SystemExit(128 + signal) where one ends it; status.json says so before anything is raised.
+    curves: whether curves.png is drawn, which costs more than many a short run. With resume= in the config it goes on
+    with that run, in its folder. Raises LayerlabError where the run is refused or diverges, SystemExit(128 + signal)
+    where one ends it; status.json says so before anything is raised.
     """
     cut = resume.find(composed) if composed.config["resume"] else None
     if cut:
@@ -73,14 +75,18 @@ def fit(composed: Composed, folder: str | None = None) -> Run:
         if (cut / "status.json").is_file() and read_json(cut / "status.json")["status"] == "ok":
             print(f"resume: {cut} has finished; nothing to do")
             return load(cut)
-    return _recorded(composed, folder, cut)
+    return _recorded(composed, folder, cut, curves)
 
 
-def _recorded(composed: Composed, folder: str | None, cut: Path | None) -> Run:
+def _recorded(composed: Composed, folder: str | None, cut: Path | None, curves: bool = True) -> Run:
     """A run with its record. cut: the folder of the run that it goes on with."""
     config = composed.config
-    main = _rank() == 0
-    record = Record((cut or make_folder(composed, folder)) if main else None, composed)
+    light = config["record"] == "light"
+    if light:
+        _check_light(config)
+    place = (cut or make_folder(composed, folder)) if _rank() == 0 else None
+    record = Record(None if light else place, composed, place if light else None)
+    record.curves = curves
     if cut:
         record.resume()
     else:
@@ -88,7 +94,7 @@ def _recorded(composed: Composed, folder: str | None, cut: Path | None) -> Run:
     opened: list[Any] = []
     signals, ok = guards.Signals(), False
     try:
-        with signals.installed():
+        with signals.installed(), checkpoint.in_memory() if light else nullcontext():
             if _two_runs(config):
                 config["model"] |= {"init_from": str(_probe_first(composed, record)), "init_stages": "all"}
                 record.begin()
@@ -102,7 +108,8 @@ def _recorded(composed: Composed, folder: str | None, cut: Path | None) -> Run:
         record.status("failed", "refused", str(refusal))
         raise refusal from e
     except (KeyboardInterrupt, SystemExit) as e:
-        record.status("preempted", signals.name or "interrupted", str(e))
+        ended = isinstance(e, SystemExit) and not signals.name  # something in the run called sys.exit
+        record.status(*("failed", "exit") if ended else ("preempted", signals.name or "interrupted"), _said(e))
         raise
     except BaseException as e:
         record.status("failed", "exception", f"{type(e).__name__}: {e}")
@@ -110,7 +117,28 @@ def _recorded(composed: Composed, folder: str | None, cut: Path | None) -> Run:
     finally:
         close(opened, failed=not ok)
     record.status("ok")
+    if light and run.results:
+        print(_table(run.results, record.row))
     return run
+
+
+def _said(e: BaseException) -> str:
+    return f"ended by sys.exit({e.code})" if isinstance(e, SystemExit) else type(e).__name__
+
+
+def _check_light(config: Config) -> None:
+    """Refuse what a run that leaves one row cannot keep."""
+    asked = {
+        "resume": config["resume"],
+        "figures": config["figures"],
+        "trainer.profiler": config["trainer"].get("profiler"),
+    }
+    asked |= {f"logger={k}": config["logger"].get(k) for k in ("wandb", "tensorboard")}
+    for name, value in asked.items():
+        if value:
+            raise LayerlabError(f"{name}: record=light leaves one row and nothing else; use record=full")
+    if _two_runs(config):
+        raise LayerlabError("freeze=lp_ft: is two runs, the second starts from a file of the first; use record=full")
 
 
 def _two_runs(config: Config) -> bool:
@@ -144,7 +172,7 @@ def _rank() -> int:
 
 def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Signals, cut: Path | None) -> Run:
     _quiet()
-    folder = record.folder
+    folder, light = record.folder, record.row is not None
     if config["trainer"]["_target_"] == f"{Plain.__module__}.{Plain.__name__}":
         _check_plain(config)
     seed_everything(config["seed"])
@@ -173,7 +201,8 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
         parameters=trainable(model.parameters()),
     )
     data.augment = _augment(config, data.spec, make)
-    saver = checkpoint.Checkpoints((folder or Path(os.devnull)) / "checkpoints", task.monitor, task.mode)
+    place = (folder or Path(os.devnull)) / "checkpoints"
+    saver = checkpoint.Checkpoints(place, task.monitor, task.mode, writes=light or folder is not None)
     probed = policy.probe and frozen.head_only and probe.fits(model)
     if policy.probe and not probed:
         say(f"cache    not used: {type(model).__name__} for {model.spec.task} is not a head on one vector of features")
@@ -187,6 +216,8 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
         rows = checkpoint.read(start)["callbacks"]["Checkpoints"]["rows"] if start else None
         known: dict[str, Any] = {"keep": rows, "run_id": record.facts.get("wandb_id")}
         opened += make(config["logger"], folder=folder, name=name, config=redact(config), **known)
+    elif light:
+        opened.append(History())
     bar = callbacks.progress(config["progress"])
     made = make(config["trainer"], folder=folder, callbacks=hooks + ([bar] if bar else []), loggers=opened)
     plain = made if isinstance(made, Plain) else None
@@ -289,11 +320,13 @@ def _write(
         results["majority"] = scores.majority(found)
         if folder:
             scores.per_class(found, model.task.spec.classes, folder / "per_class.csv")
-    record.write("results.json", results)
+    rows = [x.rows for x in trainer.loggers if isinstance(x, History)]
+    record.results(results | ({"history": rows[0]} if rows else {}))
     if folder:
         for logger in trainer.loggers:
             logger.save()
-        figures.curves(folder, f"{record.composed.name}, seed {record.composed.config['seed']}")
+        if record.curves:
+            figures.curves(folder, f"{record.composed.name}, seed {record.composed.config['seed']}")
         for picture in pictures.values():
             picture.draw(folder, model, data)
         print(_table(results, folder))
@@ -490,7 +523,7 @@ def _plan(model: Model, data: Any, trainer: Trainer, folder: Path | None) -> str
     )
 
 
-def _table(results: dict[str, Any], folder: Path) -> str:
+def _table(results: dict[str, Any], folder: Path | None) -> str:
     """The closing lines of a run: what came out, what it cost, where it lies."""
     m = results["metrics"]
     names = sorted({k.split("/", 1)[1] for k in m})
@@ -504,7 +537,7 @@ def _table(results: dict[str, Any], folder: Path) -> str:
         f"{results['steps']:,} steps, {results['parameters']:,} parameters, "
         f"{results['cpu_seconds']['fit']:.1f} CPU s training, {results['cpu_seconds']['total']:.1f} in all"
     )
-    place = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    place = folder.relative_to(Path.cwd()) if folder and folder.is_relative_to(Path.cwd()) else folder
     said = [scores.line(results)] if "intervals" in results else []
     return "\n".join(["", head, *rows, "", *said, cost, f"run      {place}"])
 
