@@ -6,7 +6,7 @@ BIN := .venv/Scripts
 endif
 EXTRAS := photos series tensorboard sweep report export explain test dev
 
-.PHONY: setup train test test-all test-gpu lint lock clean
+.PHONY: setup train test test-all test-faults test-gpu lint lock clean
 
 setup: .venv/installed
 
@@ -28,6 +28,10 @@ test: setup
 test-all: setup
 	$(BIN)/python -m pytest -m "slow or not slow"
 	$(BIN)/python -m pytest --nbmake notebooks
+
+# every row of the fault table, the long tests too; writes docs/reliability.md
+test-faults: setup
+	$(BIN)/python -m tests.faults.report
 
 # on a machine with a GPU
 test-gpu: setup

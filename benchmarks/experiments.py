@@ -29,7 +29,7 @@ import torch
 import layerlab
 from layerlab.build import config_dir
 from layerlab.contract import LayerlabError
-from layerlab.sweep.table import half_width
+from layerlab.sweep.stats import half_width
 
 ROOT = Path(__file__).parents[1]
 COSTS = ROOT / "benchmarks" / "results" / "commands.json"

@@ -33,6 +33,14 @@ def train(tmp_path: Path) -> Callable[..., Run]:
     return run
 
 
+@pytest.fixture(autouse=True)
+def rows_of_the_fault_table(request, record_property):
+    """Put the rows that a test is marked with into the report that tests/faults/report.py reads."""
+    for marker in request.node.iter_markers("row"):
+        for n in marker.args:
+            record_property("row", n)
+
+
 def shared(name: str) -> Path:
     """A developer's data file; the test is skipped where it is not there."""
     if not (place := SHARED / name).exists():

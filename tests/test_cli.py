@@ -16,7 +16,7 @@ from scipy.stats import sem, t
 
 from tests.conftest import ROOT
 
-ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA", "WANDB"))}
+ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA", "WANDB", "LAYERLAB"))}
 
 
 def cli(*arguments, cwd, verb=None, **environment):
@@ -50,10 +50,19 @@ REFUSED = [
     (["model._target_=torch.load"], "model._target_: torch.load is not allowed"),
     (["data.path=a${b}"], "data.path: a${b}"),
     (["model=../../etc/passwd"], "model=../../etc/passwd: no such model"),
+    (["optimizer.lr=inf"], "optimizer.lr=inf: expected float > 0 or auto"),
+    (["objective=nan"], "objective=nan: expected str or null, got float nan; quote it"),
+    (["~optimizer"], "~optimizer: nothing is removed"),
+    (["+hydra.callbacks.x._target_=torch.save"], "+hydra.callbacks.x._target_=torch.save: not among what can be set"),
+    (["-cp", "/tmp"], "-cp: other configs than ours"),
+    (["model._target_=torch.nn.functional.torch.load"], "torch.nn.functional.torch.load is not allowed"),
+    (["+model._partial_=true"], "model._partial_: not an option of CNN"),
+    (["data.num_workers=2"], "data.num_workers: not an option of Digits"),
     (["optimizer.lr=nan"], "optimizer.lr=nan: expected float > 0 or auto"),
 ]
 
 
+@pytest.mark.row(27, 28, 29, 30, 31, 44, 45)
 @pytest.mark.parametrize(("arguments", "text"), REFUSED, ids=[" ".join(a) for a, _ in REFUSED])
 def test_a_mistake_is_one_line_and_exit_2_without_torch(arguments, text, tmp_path):
     done = cli(*arguments, cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")
@@ -108,6 +117,7 @@ PATHS = [
 ]
 
 
+@pytest.mark.row(56)
 @pytest.mark.parametrize("path", PATHS)
 def test_a_path_works_as_typed(path):
     from layerlab.compose import compose
@@ -192,7 +202,9 @@ def test_a_model_of_ones_own_is_one_file_and_one_yaml(tmp_path):
     done = cli(*mine, "trainer.max_epochs=1", "hydra.run.dir=out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load((tmp_path / "out" / "config.yaml").read_text())["model"]["width"] == 16
-    done = cli("run=out", cwd=tmp_path, verb="eval")
+    refused = cli("run=out", cwd=tmp_path, verb="eval")  # a folder does not say what code may run
+    assert refused.returncode == 2
+    done = cli("run=out", *refused.stderr.split("add ")[1].split(), cwd=tmp_path, verb="eval")
     assert done.returncode == 0, done.stderr
 
 
@@ -295,6 +307,7 @@ def test_wandb_is_offline_quiet_and_records_no_secret(tmp_path):
     assert "diff.patch" not in text
 
 
+@pytest.mark.row(41)
 @pytest.mark.slow
 @pytest.mark.parametrize("key", [{}, {"WANDB_API_KEY": "0" * 40}], ids=["no key", "dead server"])
 def test_wandb_online_that_cannot_start_goes_on_offline(key, tmp_path):

@@ -22,7 +22,7 @@ MAY = {  # part -> (our own parts, libraries; None = any)
     "train": (CONFIG | {"tasks", "models.base", "data.features", "data.batches", "nn.conv"}, None),
     "sweep": (CONFIG | {"train"}, None),
     "cli": (None, None),
-    "__init__": ({"train"}, set()),
+    "__init__": ({"train", "build"}, set()),
 }
 
 
@@ -73,6 +73,7 @@ def test_no_drawer_for_odds_and_ends(word):
     assert not [f for f in SOURCE.rglob("*") if f.stem == word]
 
 
+@pytest.mark.row(49)
 @pytest.mark.parametrize(
     "call", ["weights_only=False", "allow_pickle=True", "pickle.load", "read_pickle", "joblib.load"]
 )

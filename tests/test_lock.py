@@ -15,16 +15,19 @@ def numbers(version):
     return tuple(int(n) for n in re.findall(r"\d+", version.split("+")[0]))
 
 
+@pytest.mark.row(48)
 @pytest.mark.parametrize("package", FLOORS)
 def test_floors(package):
     assert numbers(PINS[package]) >= numbers(FLOORS[package])
 
 
+@pytest.mark.row(48)
 @pytest.mark.parametrize("package", ["lightning", "pytorch-lightning"])
 def test_the_compromised_releases_are_not_there(package):
     assert PINS[package] not in ("2.6.2", "2.6.3"), "GHSA-w37p-236h-pfx3: steals credentials on import"
 
 
+@pytest.mark.row(48)
 def test_every_pin_has_hashes_and_no_host_is_named():
     for name in ("requirements.lock", "requirements-uv.lock"):
         text = (ROOT / name).read_text("utf-8")
@@ -34,5 +37,6 @@ def test_every_pin_has_hashes_and_no_host_is_named():
         assert all("--hash=sha256:" in b for b in blocks if b.strip()), name
 
 
+@pytest.mark.row(48)
 def test_no_second_lock():
     assert not (ROOT / "uv.lock").exists() or "uv.lock" in (ROOT / ".gitignore").read_text()

@@ -62,6 +62,7 @@ def test_accumulation_counts_optimizer_steps(train):
     assert run.results["steps"] == 2 * math.ceil(40 / 3)
 
 
+@pytest.mark.row(50)
 def test_the_same_seed_gives_the_same_run_and_zero_is_a_seed(train):
     options = ("model=mlp", "model.dropout=0.2", "trainer.max_epochs=1")
     a, b, c = (train(*options, f"seed={s}") for s in (0, 0, 1))

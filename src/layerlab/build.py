@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from layerlab.contract import LayerlabError
-from layerlab.signature import UNKNOWN, Type, read_target
+from layerlab.signature import UNKNOWN, Type, file_of, read_target
 
 ALLOWED = ("layerlab.", "torch.optim.", "torch.nn.", "lightning.pytorch.", "torchmetrics.")
 SHOWN = 20  # findings printed at once
@@ -22,12 +22,15 @@ PLAIN = {  # keys that no target takes and whose type says too little
     "model.init_from": Type((str, type(None))),
     "model.init_stages": Type((str, list), items=Type((str,))),
     "resume": Type((str, type(None))),
+    "objective": Type((str, type(None))),
     "select": Type(choices=("best", "last")),
     "progress": Type(choices=("auto", "bar", "lines", "none")),
     "sweep.jobs": Type((int,), choices=("auto",), ranges=(">= 1",)),
     "sweep.control": Type((str, type(None))),
+    "sweep.trial": Type((str, type(None))),
     "record": Type(choices=("full", "light")),
     "figures": Type((str, list), items=Type((str,))),
+    "export": Type(types=(type(None),), choices=("onnx", "torch_export")),
     "format": Type(choices=("onnx", "torch_export")),
     "split": Type(choices=("test", "val", "train")),
     "samples": Type((int,), ranges=(">= 1",)),
@@ -54,8 +57,9 @@ def check(config: Config, declared: Config, choices: dict[str, Any] | None = Non
     Raises ConfigError with every finding.
     """
     allowed = allowed_prefixes(config)
-    findings = [*_unknown_keys(config, declared, ())] or [*_targets(config, (), allowed)]
-    findings = findings or [*_plain_types(config, declared, ()), *_fit(config, choices or {})]
+    findings = [*_unknown_keys(config, declared, ()), *_targets(config, (), allowed)]
+    findings += _plain_types(config, declared, ())
+    findings = findings or [*_fit(config, choices or {})]
     if findings:
         raise ConfigError(*dict.fromkeys(findings))
 
@@ -66,11 +70,55 @@ def allowed_prefixes(config: Config) -> tuple[str, ...]:
     return (*ALLOWED, *(t if t.endswith(".") else f"{t}." for t in own))
 
 
-def use_paths(config: Config) -> None:
-    """Make the user's own folders, user.paths, importable."""
-    for path in config.get("user", {}).get("paths") or []:
+_trusted: set[str] = set()  # folders and targets that the user has named in this process
+
+
+def trust(paths: Iterable[str] = (), targets: Iterable[str] = ()) -> None:
+    """Make folders importable, and let configs name targets in them: user.paths and user.targets as typed."""
+    for path in (str(Path(p).expanduser().absolute()) for p in paths):
+        _trusted.add(path)
         if path not in sys.path:
-            sys.path.insert(0, path)
+            sys.path.append(path)  # at the end: nothing of theirs may stand in for torch or layerlab
+    _trusted.update(targets)
+
+
+def refuse_untrusted(config: Config, place: str) -> None:
+    """Refuse a config from a file that names code which the user has not named himself. Raises ConfigError.
+
+    A folder can come from anybody: what it may run is said by who reads it, never by the folder.
+    """
+    own = config.get("user") or {}
+    if set(own.get("paths") or []) | set(own.get("targets") or []) <= _trusted:
+        if refused := [*_outside(config, (), allowed_prefixes(config))]:
+            raise ConfigError(*refused)
+        return
+    again = " ".join(f"user.{k}=[{','.join(own[k])}]" for k in ("paths", "targets") if own.get(k))
+    raise ConfigError(f"{place}: was made with code that is not layerlab's; if you know it, add {again}")
+
+
+def _outside(node: Any, where: tuple[str, ...], allowed: tuple[str, ...]) -> Iterator[str]:
+    """Targets that may not be named, anywhere in a config."""
+    if isinstance(node, list):
+        for i, value in enumerate(node):
+            yield from _outside(value, (*where, str(i)), allowed)
+    if not isinstance(node, dict):
+        return
+    for key, value in node.items():
+        yield from _outside(value, (*where, str(key)), allowed)
+    if "_target_" in node and not permitted(node["_target_"], allowed):
+        yield _not_allowed(".".join([*where, "_target_"]), node["_target_"], allowed)
+
+
+def permitted(path: Any, allowed: tuple[str, ...]) -> bool:
+    """Whether a `_target_` has an allowed prefix and names a module there is, not one that another has imported."""
+    if not isinstance(path, str) or not path.startswith(allowed) or ".." in path:
+        return False
+    module = path.rpartition(".")[0]
+    return not path.startswith(ALLOWED) or file_of(module) is not None
+
+
+def _not_allowed(name: str, path: Any, allowed: tuple[str, ...]) -> str:
+    return f"{name}: {path} is not allowed; allowed prefixes: {', '.join(allowed)}; add your own in user.targets"
 
 
 def suggest(word: str, known: list[str]) -> str:
@@ -92,7 +140,7 @@ def _unknown_keys(config: Config, declared: Config, where: tuple[str, ...]) -> I
 def unknown_key(where: tuple[str, ...], key: str, declared: Mapping[Any, Any], groups: Iterable[str] = ()) -> str:
     """The text for a key that a node does not have: the nearest one, or the options of its group that have it."""
     name = ".".join([*where, key])
-    known = [str(k) for k in declared if not str(k).startswith("_")] + list(groups)
+    known = list(dict.fromkeys([*(str(k) for k in declared if not str(k).startswith("_")), *groups]))
     target = declared.get("_target_") if where else None
     what = f"not an option of {target.rsplit('.', 1)[-1]}" if isinstance(target, str) else "unknown key"
     if near := get_close_matches(key, known, 1, 0.6):
@@ -130,8 +178,8 @@ def _targets(node: Any, where: tuple[str, ...], allowed: tuple[str, ...]) -> Ite
         return
     name = ".".join([*where, "_target_"])
     path = node["_target_"]
-    if not isinstance(path, str) or not path.startswith(allowed) or ".." in path:
-        yield f"{name}: {path} is not allowed; allowed prefixes: {', '.join(allowed)}; add your own in user.targets"
+    if not permitted(path, allowed):
+        yield _not_allowed(name, path, allowed)
         return
     target = read_target(path)
     if target is None:
@@ -156,6 +204,10 @@ def _targets(node: Any, where: tuple[str, ...], allowed: tuple[str, ...]) -> Ite
 
 def _mistyped(option: str, value: Any, kind: Type) -> Iterator[str]:
     if kind.accepts(value):
+        return
+    if isinstance(value, list) and list in kind.types and kind.items:
+        for item in value:
+            yield from _mistyped(option, item, kind.items)
         return
     words = [c for c in kind.choices if isinstance(c, str)]
     near = get_close_matches(str(value), words, 1, 0.5) if words else []
@@ -261,7 +313,7 @@ def _build_nested(value: Any, allowed: tuple[str, ...]) -> Any:
 
 def locate(path: str, allowed: tuple[str, ...] = ALLOWED) -> Any:
     """Import what a dotted path names, if it and its home are allowed. Raises ConfigError."""
-    refusal = f"_target_: {path} is not allowed; allowed prefixes: {', '.join(allowed)}; add your own in user.targets"
+    refusal = _not_allowed("_target_", path, allowed)
     if not path.startswith(allowed):
         raise ConfigError(refusal)
     module_name, _, name = path.rpartition(".")

@@ -1,13 +1,15 @@
-"""The verbs: `layerlab train|eval|predict|export key=value ...`. Heavy imports stay inside the verb that needs them."""
+"""The verbs: `layerlab train|eval|predict|export|rerun|sweep ...`. Heavy imports stay inside their verb."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -24,6 +26,8 @@ USAGE = """layerlab VERB [key=value ...]
   eval      test a finished run again          layerlab eval run=logs/...
   predict   answer new inputs with a run       layerlab predict run=logs/... input=photo.png output=preds.csv
   export    write a file to deploy             layerlab export run=logs/... format=onnx
+  rerun     repeat a run and compare           layerlab rerun run=logs/...
+  sweep     look at a sweep                    layerlab sweep status logs/sweeps/...
 
 Options of a verb: layerlab VERB --help"""
 
@@ -35,7 +39,8 @@ def main(argv: list[str] | None = None) -> int:
         print(USAGE)
         return 0 if argv else 2
     verb, *rest = argv
-    trace = os.environ.get("HYDRA_FULL_ERROR") == "1"  # the user's own wish, read before it is set below
+    # the user's own wish, read before it is set below, and handed on to the other ranks of a run
+    trace = os.environ.setdefault("LAYERLAB_TRACE", os.environ.get("HYDRA_FULL_ERROR", "0")) == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes hydra.main raise instead of printing its own text and exiting 1
     try:
         if verb not in VERBS:
@@ -71,7 +76,7 @@ def _fail(text: str, code: int, trace: bool) -> int:
 
 def _explained(error: Exception, argv: list[str]) -> list[str]:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
-    from hydra._internal.utils import create_config_search_path, get_args_parser
+    from hydra._internal.utils import create_config_search_path
 
     typed = get_args_parser().parse_known_args(argv)[0]
     path = create_config_search_path(str(config_dir()))
@@ -85,6 +90,8 @@ def _explained(error: Exception, argv: list[str]) -> list[str]:
 
 def train(argv: list[str]) -> int:
     """Train and test; `-m` sweeps. One job per config, each with its own folder."""
+    _refuse_hydra(argv)
+    argv = _with_folds(argv)
     typed, sys.argv = sys.argv, [sys.argv[0], *(a if a.startswith("-") else quote(a) for a in argv)]
 
     failed: list[Exception] = []  # kept from Hydra, whose own errors are told apart by it
@@ -114,11 +121,68 @@ def train(argv: list[str]) -> int:
         job()
     except ValueError as e:  # Hydra's own
         raise ConfigError(*_explained(e, argv)) from e
+    except OSError as e:  # Hydra makes a folder that is given
+        if not any(a.startswith("hydra.") and "dir=" in a for a in argv):
+            raise
+        raise LayerlabError(f"{e.filename}: not writable ({e.strerror}); choose another folder") from e
     finally:
         sys.argv = typed
     if failed:
         raise failed[0]
     return 0
+
+
+def _with_folds(argv: list[str]) -> list[str]:
+    """data.folds=5 by itself is a sweep over the five folds."""
+    folds = next((a.partition("=")[2] for a in argv if a.startswith("data.folds=")), "0")
+    if not folds.isdecimal() or int(folds) < 2 or any(a.startswith("data.fold=") for a in argv):
+        return argv
+    if {"--help", "-h", "--cfg", "-c"} & set(argv):
+        return argv
+    sweep = [] if {"-m", "--multirun"} & set(argv) else ["-m"]
+    return [*sweep, *argv, f"data.fold=range({folds})"]
+
+
+HYDRA = ("hydra.run.dir=", "hydra.sweep.dir=", "hydra.sweep.subdir=", "hydra/launcher=", "hydra/sweeper=")
+HYDRA += ("hydra.launcher.", "hydra.sweeper.", "hydra.job.name=", "hydra.verbose=", "hydra.output_subdir=")
+SOURCES = ("--config-path", "-cp", "--config-name", "-cn")
+
+
+def _refuse_hydra(argv: list[str]) -> None:
+    """Refuse what would make Hydra itself build objects before our check, or read other configs than ours.
+
+    Raises ConfigError with every finding.
+    """
+    findings = []
+    for argument in argv:
+        key = argument.lstrip("+~")
+        if key.startswith("hydra") and (not key.startswith(HYDRA) or "_target_" in argument):
+            findings.append(f"{argument}: not among what can be set of Hydra; that is {', '.join(HYDRA)}...")
+        if argument.startswith("~"):
+            findings.append(f"{argument}: nothing is removed; choose another option of the group, such as none or null")
+        if argument.split("=")[0] in SOURCES:
+            findings.append(f"{argument}: other configs than ours; add your own with --config-dir")
+    if folder := get_args_parser().parse_known_args(argv)[0].config_dir:
+        findings += [f"{file}: {_HYDRAS}" for file in sorted(Path(folder).rglob("*.yaml")) if _sets_hydra(file)]
+    if findings:
+        raise ConfigError(*dict.fromkeys(findings))
+
+
+_HYDRAS = "sets callbacks or targets of Hydra, which would run before any check; take them out"
+
+
+def _sets_hydra(file: Path) -> bool:
+    """Whether a config of the user's would make Hydra build objects of its choice."""
+    import yaml
+
+    text = file.read_text("utf-8")
+    if "hydra" in file.parts[:-1] or re.search(r"@package\s+hydra", text):
+        return True
+    try:
+        node = (yaml.safe_load(text) or {}).get("hydra") or {}
+    except (yaml.YAMLError, AttributeError):  # Hydra says what is wrong with it
+        return False
+    return "callbacks" in node or "_target_" in str(node)
 
 
 def _given_folder() -> str | None:
@@ -136,11 +200,15 @@ def evaluate(argv: list[str]) -> int:
     config = compose(*(a for a in argv if a not in changes), name="eval").config
     folder = _finished(config["run"])
     data = _changed_data(folder, changes) if changes else None
+    from layerlab.train.manifest import read_json
     from layerlab.train.run import evaluate as run_evaluate
+    from layerlab.train.scores import line
 
     metrics = run_evaluate(str(folder), data, config["checkpoint"], config["split"])
     for name, value in metrics.items():
         print(f"{name:20} {value:.6f}")
+    if "intervals" in (found := read_json(folder / "eval.json")):
+        print(line(found))
     print(f"written  {folder / 'eval.json'}")
     return 0
 
@@ -208,6 +276,39 @@ def export(argv: list[str]) -> int:
     return 0
 
 
+def rerun(argv: list[str]) -> int:
+    """Repeat a finished run and compare; 1 where it came out differently."""
+    if _asked_for_help("rerun", argv):
+        return 0
+    folder = _finished(compose(*argv, name="rerun").config["run"])
+    from layerlab.train.rerun import rerun as run_again
+
+    report = run_again(folder)
+    print(report)
+    return int(report.verdict == "different")
+
+
+def sweep(argv: list[str]) -> int:
+    """`status DIR`: what stands where; `table DIR [control=SETTING]`: the table of what has finished, anew."""
+    control = next((a.partition("=")[2] for a in argv if a.startswith("control=")), None)
+    words = [a for a in argv if not a.startswith("control=")]
+    if len(words) != 2 or words[0] not in ("status", "table"):
+        raise LayerlabError("sweep: expected status DIR, or table DIR [control=SETTING]")
+    from layerlab.sweep import ledger
+
+    folder = Path(words[1]).expanduser()
+    if words[0] == "status":
+        print(ledger.status(folder))
+        return 0
+    from layerlab.sweep.table import leave
+
+    done = [job for job in ledger.read_jobs(folder) if job.status == "ok"]
+    if not done:
+        raise LayerlabError(f"{folder}: no job has finished; see layerlab sweep status {folder}")
+    print(leave(done, folder, control))
+    return 0
+
+
 def _asked_for_help(verb: str, argv: list[str]) -> bool:
     if not {"-h", "--help"} & set(argv):
         return False
@@ -215,7 +316,7 @@ def _asked_for_help(verb: str, argv: list[str]) -> bool:
     return True
 
 
-VERBS = {"train": train, "eval": evaluate, "predict": predict, "export": export}
+VERBS = {"train": train, "eval": evaluate, "predict": predict, "export": export, "rerun": rerun, "sweep": sweep}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from layerlab.build import ConfigError, check, config_dir, suggest, unknown_key, use_paths
+from layerlab.build import ConfigError, check, config_dir, suggest, trust, unknown_key
 
 OVERLAYS = ("experiment", "debug")  # groups that set values of other groups, and declare none
 PATH_KEYS = (
@@ -140,9 +140,9 @@ class Composer:
         if missing := [k for k, v in config.items() if v == "???"]:
             raise ConfigError(*(f"{k}: missing; give {k}=..." for k in missing))
         _absolute(config)
-        if own := config.get("user", {}).get("paths"):
-            config["user"]["paths"] = [str(Path(p).expanduser().absolute()) for p in own]
-            use_paths(config)
+        if own := config.get("user"):
+            own["paths"] = [str(Path(p).expanduser().absolute()) for p in own["paths"] or []]
+            trust(own["paths"], own["targets"] or [])
         check(config, self._declared[tuple(groups)], chosen)
         return Composed(config, chosen | {k: v for k, v in options.items() if k not in chosen}, typed)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import math
 import sys
 from dataclasses import dataclass, field
 from functools import cache
@@ -33,7 +34,7 @@ class Type:
             return bool in self.types
         number = isinstance(value, int | float) and (type(value) in self.types or float in self.types)
         if number and not (isinstance(value, float) and float not in self.types):
-            return all(_holds(value, r) for r in self.ranges)
+            return math.isfinite(value) and all(_holds(value, r) for r in self.ranges)
         return type(value) in self.types
 
     def __str__(self) -> str:
@@ -131,11 +132,13 @@ class Module:
 @cache
 def load_module(name: str) -> Module | None:
     """Parsed source of a dotted module name, without importing it; None where there is no source file."""
-    file = _file(name)
+    file = file_of(name)
     return Module(name, file) if file else None
 
 
-def _file(name: str) -> Path | None:
+@cache
+def file_of(name: str) -> Path | None:
+    """The source file of a dotted module name, without importing it; None where there is none."""
     top, *rest = name.split(".")
     if not top.isidentifier():
         return None

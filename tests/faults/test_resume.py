@@ -69,6 +69,7 @@ def last(folder):
     return checkpoint.read(max(files, key=lambda f: f.name))
 
 
+@pytest.mark.row(1, 4, 5, 6, 53, 54)
 @pytest.mark.parametrize(("name", "step"), CASES)
 def test_a_run_cut_at_any_step_ends_as_one_that_was_not(name, step, quiet, monkeypatch):
     whole = quiet(*RUNS[name], *SHORT)
@@ -87,6 +88,7 @@ def test_a_run_cut_at_any_step_ends_as_one_that_was_not(name, step, quiet, monke
     assert len(json.loads((folder / "manifest.json").read_text())["resumed"]) == 1
 
 
+@pytest.mark.row(7)
 def test_last_is_the_newest_run_with_the_same_config(quiet, monkeypatch):
     options = ("model=mlp", *SHORT)
     folder = cut(monkeypatch, quiet, 2, *options)
@@ -98,6 +100,7 @@ def test_last_is_the_newest_run_with_the_same_config(quiet, monkeypatch):
     assert len(json.loads((folder / "manifest.json").read_text())["resumed"]) == 1
 
 
+@pytest.mark.row(7)
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
@@ -115,6 +118,7 @@ def test_what_would_make_it_another_run_is_refused_by_name(typed, words, quiet, 
     quiet(f"resume={folder}", "model=mlp", "seed=0")  # what agrees may be typed
 
 
+@pytest.mark.row(7, 8, 39)
 def test_changed_data_and_other_devices_are_refused(quiet, monkeypatch):
     folder = cut(monkeypatch, quiet, 2, "model=mlp", *SHORT)
     manifest = json.loads((folder / "manifest.json").read_text())
@@ -129,6 +133,7 @@ def test_changed_data_and_other_devices_are_refused(quiet, monkeypatch):
     quiet(f"resume={folder}")
 
 
+@pytest.mark.row(11, 13)
 def test_a_damaged_checkpoint_is_passed_over_with_one_line(quiet, monkeypatch, capsys):
     whole = quiet("model=mlp", *SHORT)
     whole.folder.rename("straight")
@@ -152,6 +157,7 @@ def test_a_folder_without_a_run_is_refused(quiet, tmp_path):
         quiet("resume=empty")
 
 
+@pytest.mark.row(14)
 def test_nothing_is_left_to_go_on_from_says_so(quiet, monkeypatch):
     folder = cut(monkeypatch, quiet, 2, "model=mlp", *SHORT)
     for file in (folder / "checkpoints").glob("*.ckpt"):

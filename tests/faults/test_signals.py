@@ -12,16 +12,16 @@ import pytest
 from layerlab.train.guards import Diverged
 from tests.conftest import ROOT
 
-ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA", "WANDB"))}
+ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA", "WANDB", "LAYERLAB"))}
 LONG = ("model=mlp", "trainer.max_epochs=400", "progress=none", "hydra.run.dir=run")
 
 
-def start(tmp_path, *options):
+def start(tmp_path, *options, **environment):
     """A child with the default handler of Ctrl-C, which a background job of a shell would not have."""
     command = [sys.executable, str(ROOT / "train.py"), *options]
     reset = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, preexec_fn=reset, **pipes)
+    return subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT | environment, preexec_fn=reset, **pipes)
 
 
 def until_it_trains(tmp_path, child):
@@ -33,7 +33,8 @@ def until_it_trains(tmp_path, child):
         os.sched_yield()
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGUSR1", 138), ("SIGINT", 130)])
+@pytest.mark.row(17, 18)
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGUSR1", 143), ("SIGINT", 130)])
 def test_a_signal_ends_a_run_with_a_checkpoint_and_its_own_code(name, code, tmp_path):
     child = start(tmp_path, *LONG)
     until_it_trains(tmp_path, child)
@@ -47,6 +48,7 @@ def test_a_signal_ends_a_run_with_a_checkpoint_and_its_own_code(name, code, tmp_
     assert list((tmp_path / "run" / "checkpoints").glob("*.ckpt"))
 
 
+@pytest.mark.row(9)
 def test_a_killed_run_is_recognised_and_goes_on(tmp_path):
     child = start(tmp_path, *LONG[:1], "trainer.max_epochs=60", *LONG[2:])
     until_it_trains(tmp_path, child)
@@ -59,6 +61,7 @@ def test_a_killed_run_is_recognised_and_goes_on(tmp_path):
     assert json.loads((tmp_path / "run" / "results.json").read_text())["steps"] == 60 * 40
 
 
+@pytest.mark.row(25)
 def test_a_loss_that_is_no_number_stops_the_run_with_code_4(train, tmp_path):
     with pytest.raises(Diverged) as e:
         train("model=mlp", "optimizer=sgd", "optimizer.lr=1e30", "trainer.gradient_clip_val=0", "trainer.max_epochs=3")
@@ -70,6 +73,7 @@ def test_a_loss_that_is_no_number_stops_the_run_with_code_4(train, tmp_path):
     assert json.loads(status.read_text())["reason"] == "diverged"
 
 
+@pytest.mark.row(25, 26)
 def test_gradients_that_are_no_numbers_are_never_applied(train, tmp_path, monkeypatch):
     import torch
 

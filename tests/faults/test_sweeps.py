@@ -45,6 +45,7 @@ def broken(tmp_path_factory):
     return folder, cli("-m", *FAULTY, *SHORT, f"callbacks.fault.how={hows}", "seed=0,1", cwd=folder)
 
 
+@pytest.mark.row(21, 22, 23)
 def test_a_job_that_raises_exits_or_is_killed_costs_itself_alone(broken):
     folder, done = broken
     assert done.returncode == 1
@@ -58,6 +59,7 @@ def test_a_job_that_raises_exits_or_is_killed_costs_itself_alone(broken):
                 assert ERRORS[how] in job["error"]
 
 
+@pytest.mark.row(21)
 def test_every_failure_is_told_with_its_overrides_at_once_and_at_the_end(broken):
     _, done = broken
     for how, error in ERRORS.items():
@@ -71,6 +73,7 @@ def test_the_table_is_of_what_finished(broken):
     assert [(r["setting"], r["n"]) for r in table(folder)] == [("callbacks.fault.how=none", "2")]
 
 
+@pytest.mark.row(24)
 def test_the_same_command_runs_what_is_missing_and_nothing_else(broken):
     folder, _ = broken
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("results.json")}
@@ -88,6 +91,7 @@ def test_the_same_command_runs_what_is_missing_and_nothing_else(broken):
     assert [r["n"] for r in table(folder)] == ["3"] * 7
 
 
+@pytest.mark.row(29)
 def test_a_wrong_value_anywhere_in_the_grid_stops_it_before_the_first_job(tmp_path):
     done = cli("-m", *SHORT, "model.width=8,0", "model.activation=relu,rleu", cwd=tmp_path)
     assert done.returncode == 2
@@ -124,6 +128,7 @@ def until(condition, child, seconds=120):
         os.sched_yield()
 
 
+@pytest.mark.row(18)
 def test_ctrl_c_ends_a_sweep_whose_running_jobs_keep_what_they_have(tmp_path):
     child = start(tmp_path, "seed=0,1,2", "trainer.max_epochs=1000", "sweep.jobs=2")
     until(lambda: len(list(tmp_path.rglob("step-*.ckpt"))) >= 2, child)
@@ -155,6 +160,7 @@ def kills(tmp_path, moments):
     return row["values"]
 
 
+@pytest.mark.row(24)
 def test_a_sweep_whose_parent_is_killed_is_finished_by_the_same_command(tmp_path):
     random.seed(0)
     (tmp_path / "straight").mkdir()
@@ -163,6 +169,7 @@ def test_a_sweep_whose_parent_is_killed_is_finished_by_the_same_command(tmp_path
     assert kills(tmp_path / "killed", [random.uniform(6, 12)]) == straight
 
 
+@pytest.mark.row(24)
 @pytest.mark.slow
 def test_twenty_kills_at_random_moments_lose_and_double_nothing(tmp_path):
     random.seed(1)

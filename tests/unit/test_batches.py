@@ -32,6 +32,7 @@ def test_a_resumed_epoch_goes_on_where_it_was_cut(start):
     assert all(torch.equal(a[0], b[0]) for a, b in zip(whole[start:], rest, strict=True))
 
 
+@pytest.mark.row(55)
 @pytest.mark.parametrize("world", [2, 3])
 def test_ranks_are_disjoint_and_make_equal_steps(world):
     ranks = [Batches(tensors(38), 4, shuffle=True, rank=r, world=world) for r in range(world)]

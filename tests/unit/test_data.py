@@ -7,6 +7,7 @@ import pytest
 import torch
 from tests.conftest import shared
 
+from layerlab.cli import _with_folds
 from layerlab.contract import IGNORE, UNKNOWN, DataError, decode
 from layerlab.data.csv_series import CSVSeries
 from layerlab.data.digits import Digits
@@ -14,7 +15,7 @@ from layerlab.data.makemore import Makemore
 from layerlab.data.mnist1d import MNIST1D
 from layerlab.data.names import Names
 from layerlab.data.series import Series
-from layerlab.data.split import by_hash, chronological, stratified
+from layerlab.data.split import by_hash, chronological, folded, stratified
 from layerlab.data.stdlib_code import StdlibCode
 from layerlab.data.table import Table
 from layerlab.data.text import Text
@@ -178,6 +179,7 @@ def test_a_csv_is_split_in_time_and_scaled_by_its_training_rows(tmp_path):
         assert (int(starts.min()) + 10, int(starts.max()) + 15) == (first, last), name
 
 
+@pytest.mark.row(35, 36)
 @pytest.mark.parametrize(
     ("change", "options", "text"),
     [
@@ -323,3 +325,27 @@ def test_a_mapped_text_gives_the_batches_of_one_in_memory(tmp_path, monkeypatch)
     (tmp_path / "t.txt").write_bytes(b"caf\xe9")
     with pytest.raises(DataError, match="not UTF-8"):
         Text(path="t.txt", mapped=True).spec  # noqa: B018
+
+
+@pytest.mark.parametrize("make", [Digits, lambda **o: Table(name="wine", **o)])
+def test_every_example_is_in_the_test_part_of_one_fold(make):
+    seen = []
+    for fold in range(4):
+        splits = make(folds=4, fold=fold).splits
+        assert sum(len(s) for s in splits.values()) == sum(len(s) for s in make().splits.values())
+        assert splits["train"].y.unique().tolist() == splits["test"].y.unique().tolist()
+        seen.append(len(splits["test"]))
+    assert sum(seen) == sum(len(s) for s in make().splits.values())
+    assert max(seen) - min(seen) <= 4
+
+
+def test_folds_are_one_key_and_wrong_ones_are_refused():
+    with pytest.raises(DataError, match=r"data.folds=4, data.fold=4: give two folds or more"):
+        Digits(folds=4, fold=4)
+    with pytest.raises(DataError, match=r"data.fold=1: without effect; give data.folds= too"):
+        Digits(fold=1)
+    y = np.arange(60) % 3
+    parts = [folded(y, 0, 5, k)["test"] for k in range(5)]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(60))
+    assert _with_folds(["data.folds=3", "seed=1"]) == ["-m", "data.folds=3", "seed=1", "data.fold=range(3)"]
+    assert _with_folds(["data.folds=3", "data.fold=1"]) == ["data.folds=3", "data.fold=1"]

@@ -81,6 +81,7 @@ def test_copies_are_drawn_into_the_same_part(tmp_path):
     assert len(data.splits["test"]) == pytest.approx(36, abs=4)
 
 
+@pytest.mark.row(38)
 def test_copies_across_given_parts_and_across_classes_are_named(tmp_path, capsys):
     shared = scene()
     for part in ("train", "test"):

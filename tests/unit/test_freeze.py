@@ -314,7 +314,7 @@ def test_the_plan_is_printed_and_nothing_trained(tuned, monkeypatch):
     found = tuned("freeze=gradual", "debug=plan")
     assert found.metrics == {}
     lines = said[0].splitlines()
-    assert lines[0] == "freeze   gradual (x1 = lr 0.003)"
+    assert lines[0].startswith("freeze   gradual (x1 = lr 0.003; - = frozen, kept in eval; bn = ")
     assert [line.split()[1] for line in lines[2:]] == ["0", "1", "2", "3"]
     assert lines[2].split()[-1] == "2,570"  # the head alone
     assert not found.folder or not (found.folder / "checkpoints").exists()

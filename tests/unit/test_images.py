@@ -1,6 +1,8 @@
 """Image sources: files of the real formats, written here; folders as people have them; changes to batches."""
 
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +173,7 @@ def test_the_middle_is_cut_out_instead_of_squeezing(tmp_path):
     assert (cut[0] > 200).all()
 
 
+@pytest.mark.row(33)
 def test_files_that_are_no_images_are_left_out_and_listed(tmp_path, capsys):
     write_classes(tmp_path / "photos")
     (tmp_path / "photos" / "red" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
@@ -188,12 +191,17 @@ def test_files_that_are_no_images_are_left_out_and_listed(tmp_path, capsys):
     assert "red/cut.png" in capsys.readouterr().err  # said again when it comes from data/cache
 
 
+@pytest.mark.row(34)
 @pytest.mark.parametrize(
     ("make", "words"),
     [
         (lambda p: write_classes(p, classes=("red",)), r"one class \(red\); give a folder for each"),
         (lambda p: p.mkdir(), r"no such files in folders; expected CLASS/\*\.png"),
         (lambda p: (write_classes(p), [f.write_bytes(b"") for f in (p / "red").iterdir()]), r"class 'red' has no read"),
+        (
+            lambda p: (write_classes(p), (p / "green").mkdir()),
+            "green: an empty folder; add files of that class, or rem",
+        ),
         (lambda p: write_classes(p, per_class=1), "2 readable images are too few to split"),
         (
             lambda p: (write_classes(p / "train"), write_classes(p / "test", 2, ("red", "blue"))),
@@ -231,7 +239,7 @@ def test_one_file_less_moves_few_others_between_the_parts(tmp_path):
 
     def drawn():
         found = folders.entries(tmp_path / "p", images.SUFFIXES)
-        parts = folders.labelled(found, range(len(found)), tmp_path, "image", 0, None).parts
+        parts = folders.labelled(found, range(len(found)), tmp_path, "image", folders.Drawing(), None).parts
         return {part: {found[i].name for i in index} for part, index in parts.items()}
 
     before = drawn()
@@ -277,10 +285,17 @@ def test_images_and_labels_that_do_not_belong_together_are_refused(tmp_path):
         MNIST(path=str(tmp_path)).spec  # noqa: B018
 
 
+@pytest.mark.row(46)
 def test_a_bomb_is_refused_by_its_header(tmp_path, monkeypatch):
-    Image.new("1", (9000, 9000)).save(tmp_path / "big.png")
-    with pytest.raises(DataError, match=r"81 Mpx, limit 50"):
-        images.decode(tmp_path / "big.png", "big.png", (3, 8, 8), Image.Resampling.BICUBIC)
+    for side, size in ((9000, 81), (15_000, 225)):
+        head = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+        chunk = b"IHDR" + head
+        png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        (tmp_path / "big.png").write_bytes(
+            png + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+        )
+        with pytest.raises(DataError, match=rf"big.png: {size} Mpx, limit 50; make it smaller"):
+            images.decode(tmp_path / "big.png", "big.png", (3, 8, 8), Image.Resampling.BICUBIC)
     with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as z:
         z.writestr("red/a.png", b"0" * 1000)
     monkeypatch.setattr("layerlab.data.folders.MAX_UNPACKED", 100)

@@ -37,3 +37,9 @@ def test_torch_and_torchvision_are_of_one_build():
 
     boxes = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.9]])
     assert torchvision.ops.nms(boxes, torch.tensor([0.9, 0.8]), 0.5).tolist() == [0]
+
+
+def test_the_server_of_the_jobs_can_be_stopped_and_waited_for():
+    from multiprocessing import forkserver
+
+    assert callable(forkserver._forkserver._stop)

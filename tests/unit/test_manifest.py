@@ -11,6 +11,7 @@ def composed(tmp_path, **choices):
     return Composed({"logs": str(tmp_path), "seed": 0, "record": "full"}, {"model": "cnn", "data": "digits"} | choices)
 
 
+@pytest.mark.row(47)
 def test_secrets_are_hidden_and_their_namesakes_are_not():
     config = {
         "api_key": "a",
@@ -31,6 +32,7 @@ def test_secrets_are_hidden_and_their_namesakes_are_not():
     assert redact_command(["logger.api_key=abc", "seed=1"]) == [f"logger.api_key={REDACTED}", "seed=1"]
 
 
+@pytest.mark.row(52)
 def test_runs_that_start_at_once_get_folders_of_their_own(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         folders = list(pool.map(lambda _: make_folder(composed(tmp_path), None), range(8)))
@@ -43,6 +45,7 @@ def test_a_given_folder_is_used_as_it_is(tmp_path):
     assert make_folder(composed(tmp_path), str(tmp_path / "ä b")) == tmp_path / "ä b"
 
 
+@pytest.mark.row(16)
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(LayerlabError, match=r"not writable .*hydra\.run\.dir="):

@@ -144,7 +144,10 @@ def test_a_checkpoint_needs_neither_the_wheel_nor_a_network(tmp_path, train, mon
         ({"backbone": "resnet50.a9_in9k"}, "model.backbone=resnet50.a9_in9k: no such tag; there are resnet50"),
         ({"backbone": "resnet50"}, "model.weights=pip: has lite0, lite1, lite2, not resnet50; use model.weights=timm"),
         ({"weights": "gone.pth"}, "model.weights=gone.pth: no such file"),
-        ({"preprocess": {"mean": 0.5, "crop": 1}}, "model.preprocess.crop: unknown; known: mean, std, px"),
+        (
+            {"preprocess": {"mean": 0.5, "size": 1}},
+            "model.preprocess.size: unknown; known: mean, std, px, crop, interp",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_one_sentence(options, words):

@@ -34,4 +34,22 @@ class Grid(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         from layerlab.sweep.engine import sweep
 
+        if "experiment" in self.params:  # one that names others in its place
+            arguments = [a for a in arguments if not a.startswith("experiment=")]
         return sweep(self.context, self.task, self.config, [*(f"{k}={v}" for k, v in self.params.items()), *arguments])
+
+
+class Optuna(Sweeper):
+    """`hydra/sweeper=optuna`: a search over intervals and choices, stored, continued by the same command."""
+
+    def __init__(self, trials: int, sampler: str = "tpe", prune: bool = False, params: dict[str, Any] | None = None):
+        self.trials, self.sampler, self.prune, self.params = trials, sampler, prune, params or {}
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
+        self.context, self.task, self.config = hydra_context, task_function, config
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from layerlab.sweep.search import search
+
+        arguments = [*(f"{k}={v}" for k, v in self.params.items()), *arguments]
+        return search(self.context, self.task, self.config, arguments, self.trials, self.sampler, self.prune)

@@ -42,10 +42,12 @@ class AudioFolder(folders.Balanced):
         mels: Count = 40,
         balance: Balance = "none",
         split_seed: Size = 0,
+        folds: Size = 0,
+        fold: Size = 0,
     ):
-        super().__init__(batch_size)
+        super().__init__(batch_size, split_seed, folds, fold)
         self.balance = balance
-        self.path, self.seconds, self.rate, self.mels, self.split_seed = path, seconds, rate, mels, split_seed
+        self.path, self.seconds, self.rate, self.mels = path, seconds, rate, mels
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         if not self.path:
@@ -60,7 +62,7 @@ class AudioFolder(folders.Balanced):
                 kept.append(i)
             except DataError:
                 continue  # listed by `labelled`
-        known = folders.labelled(found, kept, place, "sound", self.split_seed, self.fitted)
+        known = folders.labelled(found, kept, place, "sound", self.drawing, self.fitted)
         x, y = torch.stack(images), torch.from_numpy(known.y)
         x, mean, std = standardise(x, x[torch.from_numpy(known.parts["train"])], (0, 2, 3), self.fitted)
         spec = DataSpec(

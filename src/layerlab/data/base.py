@@ -8,12 +8,14 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from layerlab.contract import DataError, DataSpec, Kind, TaskName
 from layerlab.data.batches import Batch, Batches, Split
+from layerlab.data.split import folded, stratified
 
 PIECE = 1 << 16  # examples that are hashed at a time: a mapped file may be larger than memory
 EVAL_EXAMPLES = 1024  # per evaluation batch where examples are small; never fewer than the training batch
@@ -37,6 +39,7 @@ class Data(LightningDataModule):
         self.seed = 0
         self.augment: list[Callable[[Batch], Batch]] = []  # of the training batches, in this order; set by the run
         self.sampling: Tensor | None = None  # weight by which each training example is drawn; None: each once an epoch
+        self.notes: tuple[str, ...] = ()  # what a user should know of the files, nothing cut off; set by load
         self.fitted: DataSpec | None = None  # of the run whose scaler and vocabulary are used instead of our own
         self._loaded: tuple[DataSpec, dict[str, Split]] | None = None
 
@@ -145,6 +148,27 @@ class Data(LightningDataModule):
                     for piece in value.split(PIECE) if value.ndim else [value]:
                         digest.update(piece.contiguous().numpy().data)
         return digest.hexdigest()
+
+
+class Drawn(Data):
+    """Base of the sources that draw their split: by shares with split_seed, or the fold-th of `folds` parts as test.
+
+    folds 0: shares. Raises DataError for a fold that there is not.
+    """
+
+    def __init__(self, batch_size: int, split_seed: int, folds: int, fold: int):
+        super().__init__(batch_size)
+        self.split_seed, self.folds, self.fold = split_seed, folds, fold
+        if folds == 1 or (folds and fold >= folds):
+            raise DataError(f"data.folds={folds}, data.fold={fold}: give two folds or more, and a fold from 0 up")
+        if fold and not folds:
+            raise DataError(f"data.fold={fold}: without effect; give data.folds= too")
+
+    def parts(self, y: np.ndarray) -> dict[str, np.ndarray]:
+        """Indices of train, val and test for labels y (N,), or targets (N, ...)."""
+        if self.folds:
+            return folded(y, self.split_seed, self.folds, self.fold)
+        return stratified(y, self.split_seed)
 
 
 def _place(trainer: Any) -> tuple[int, int]:

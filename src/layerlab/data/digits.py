@@ -8,12 +8,11 @@ from torch import Tensor
 
 from layerlab.contract import Count, DataSpec, Size
 from layerlab.data import images
-from layerlab.data.base import Data, standardise
+from layerlab.data.base import Drawn, standardise
 from layerlab.data.batches import Split, Tensors
-from layerlab.data.split import stratified
 
 
-class Digits(Data):
+class Digits(Drawn):
     """1,797 gray images (1, 8, 8) of ten digits, light strokes on dark; stratified 70/10/20 drawn with split_seed.
 
     Source: Alpaydin & Kaynak 1998, the UCI test set as scikit-learn ships it (CC BY 4.0).
@@ -21,15 +20,14 @@ class Digits(Data):
 
     kind, tasks = "image", ("classify",)
 
-    def __init__(self, batch_size: Count = 32, split_seed: Size = 0):
-        super().__init__(batch_size)
-        self.split_seed = split_seed
+    def __init__(self, batch_size: Count = 32, split_seed: Size = 0, folds: Size = 0, fold: Size = 0):
+        super().__init__(batch_size, split_seed, folds, fold)
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         from sklearn.datasets import load_digits
 
         raw = load_digits()
-        parts = stratified(raw.target, self.split_seed)
+        parts = self.parts(raw.target)
         x = torch.tensor(raw.images, dtype=torch.float32)[:, None] / 16  # (N, 1, 8, 8), ink 0..16 -> 0..1
         y = torch.tensor(raw.target)
         x, mean, std = standardise(x, x[parts["train"]], (0, 2, 3), self.fitted)

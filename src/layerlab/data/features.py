@@ -24,6 +24,8 @@ class Features(Data):
 
     kind, tasks = "vector", ("classify", "regress")
 
+    unchanged = False  # whether the training features are of the images as they are; set by train/probe.py
+
     def __init__(self, source: Data, splits: dict[str, Split], width: int):
         super().__init__(source.batch_size)
         self.seed, self.sampling = source.seed, source.sampling

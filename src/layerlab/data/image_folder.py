@@ -36,9 +36,11 @@ class ImageFolder(folders.Balanced):
         channels: Literal[1, 3] = 3,
         balance: Balance = "none",
         split_seed: Size = 0,
+        folds: Size = 0,
+        fold: Size = 0,
     ):
-        super().__init__(batch_size)
-        self.path, self.size, self.fit, self.channels, self.split_seed = path, size, fit, channels, split_seed
+        super().__init__(batch_size, split_seed, folds, fold)
+        self.path, self.size, self.fit, self.channels = path, size, fit, channels
         self.balance = balance
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
@@ -62,7 +64,7 @@ class ImageFolder(folders.Balanced):
                 return None
 
         x, kept = images.cached([self.fit, *((e.name, e.stamp) for e in found)], read, len(found), shape)
-        known = folders.labelled(found, kept, place, "image", self.split_seed, self.fitted, copies.groups(x), why)
+        known = folders.labelled(found, kept, place, "image", self.drawing, self.fitted, copies.groups(x), why)
         spec, splits = images.splits(x, torch.from_numpy(known.y), known.parts, known.classes, place.stem, self.fitted)
         return self.balanced(spec, known), splits
 

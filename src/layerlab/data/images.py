@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -86,7 +87,10 @@ def decode(
                 raise DataError(f"{name}: {image.width * image.height / 1e6:.0f} Mpx, limit 50; make it smaller")
             image.draft("RGB" if C == 3 else "L", (2 * W, 2 * H))  # a JPEG is decoded small at once
             return pixels(ImageOps.exif_transpose(image), (C, H, W), resample, fit)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError, *BROKEN_ZIP) as e:
+    except Image.DecompressionBombError as e:  # by its header, before ours
+        size = next((int(n) / 1e6 for n in re.findall(r"\d{8,}", str(e))), 0)
+        raise DataError(f"{name}: {size:.0f} Mpx, limit 50; make it smaller") from e
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, *BROKEN_ZIP) as e:
         raise DataError(f"{name}: not a readable image ({e}); remove it") from e
 
 

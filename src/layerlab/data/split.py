@@ -43,6 +43,25 @@ def stratified(y: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     return {"train": train, "val": val, "test": test}
 
 
+def folded(y: np.ndarray, seed: int, folds: int, fold: int) -> dict[str, np.ndarray]:
+    """Indices of one fold of a k-fold split drawn with `seed`: its examples are test, an eighth of the others val.
+
+    Every example is in test in exactly one fold. Classes keep their shares as in `stratified`.
+    """
+    from sklearn.model_selection import KFold, StratifiedKFold, train_test_split
+
+    classes = (
+        y if y.ndim == 1 and np.issubdtype(y.dtype, np.integer) and np.bincount(y).min(initial=9) >= folds else None
+    )
+    kind = KFold if classes is None else StratifiedKFold
+    cut = kind(folds, shuffle=True, random_state=seed).split(np.zeros(len(y)), classes)
+    rest, test = list(cut)[fold]
+    left = None if classes is None or np.bincount(classes[rest]).min(initial=2) < 2 else classes[rest]
+    share = SHARES["val"] / (SHARES["train"] + SHARES["val"])
+    train, val = train_test_split(rest, test_size=share, random_state=seed, stratify=left)
+    return {"train": train, "val": val, "test": test}
+
+
 def chronological(n: int) -> tuple[int, int]:
     """First row of val and of test: 70/10/20 in the order of time."""
     return n * 7 // 10, n * 8 // 10  # SHARES in whole numbers: .7 + .1 is less than .8

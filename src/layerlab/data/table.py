@@ -10,12 +10,11 @@ from torch import Tensor
 
 from layerlab.contract import Count, DataError, DataSpec, Size
 from layerlab.data import cells
-from layerlab.data.base import Data
+from layerlab.data.base import Drawn
 from layerlab.data.batches import Split, Tensors
-from layerlab.data.split import stratified
 
 
-class Table(Data):
+class Table(Drawn):
     """Predict `target` from the other columns; numbers z-scored, categories one-hot; 70/10/20 drawn with split_seed.
 
     name: breast_cancer | wine (classify), diabetes (regress; add task=regress). path and target: a csv of your own;
@@ -36,13 +35,15 @@ class Table(Data):
         values: Literal["auto", "class", "number"] = "auto",
         fill: Literal["mean"] | None = None,
         split_seed: Size = 0,
+        folds: Size = 0,
+        fold: Size = 0,
     ):
-        super().__init__(batch_size)
+        super().__init__(batch_size, split_seed, folds, fold)
         if path and not target:
             raise DataError("data.target=null: which column is to be predicted? give data.target=COLUMN")
         if target and not path:
             raise DataError(f"data.target={target!r}: belongs to a csv of your own; give data.path=, or leave it out")
-        self.set, self.path, self.fill, self.split_seed = name, path, fill, split_seed
+        self.set, self.path, self.fill = name, path, fill
         self.target = [target] if isinstance(target, str) else list(target or ())
         self.columns, self.values = list(columns), values
         self.encoder: list[tuple[str, Any]] = []  # (column, its mean and std, or its categories)
@@ -56,7 +57,7 @@ class Table(Data):
         raw = getattr(datasets, f"load_{self.set}")()
         names = [str(n) for n in raw.feature_names]
         labels = raw.target if self.set != "diabetes" else raw.target.astype(np.float64)[:, None]
-        parts = stratified(labels, self.split_seed)
+        parts = self.parts(labels)
         self.encoder = [(n, _fit_number(raw.data[parts["train"], i])) for i, n in enumerate(names)]
         x = np.stack([_scale(raw.data[:, i], e) for i, (_, e) in enumerate(self.encoder)], 1)
         classes = [] if self.set == "diabetes" else [str(c) for c in raw.target_names]
@@ -75,7 +76,7 @@ class Table(Data):
         labels, classes = self._labels(frame, targets)
         if len(frame) < 10:
             raise DataError(f"{Path(path).name}: {len(frame)} rows are too few to split into train, val and test")
-        parts = stratified(labels, self.split_seed)
+        parts = self.parts(labels)
         self.encoder = self.encoder or [self._fit(frame, c, parts["train"]) for c in columns]
         x = np.concatenate([self._encode_column(frame, c, e, path) for c, e in self.encoder], 1)
         return self._finish(x, labels, parts, classes, targets if not classes else [], Path(path).stem)

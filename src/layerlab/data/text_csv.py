@@ -13,9 +13,8 @@ from torch import Tensor
 
 from layerlab.contract import UNKNOWN, Count, DataError, DataSpec, Size
 from layerlab.data import cells
-from layerlab.data.base import Data
+from layerlab.data.base import Drawn
 from layerlab.data.batches import Batch, Split, Tensors
-from layerlab.data.split import stratified
 
 PAD = ""  # fills a text beyond its end
 
@@ -28,7 +27,7 @@ class Texts(Tensors):
         return x[:, : int((x != 0).sum(1).max())], y
 
 
-class TextCSV(Data):
+class TextCSV(Drawn):
     """Which label has a text? Ids (T,) of its characters or words -> a class; 70/10/20 drawn with split_seed.
 
     unit: `chars`, or `words` (lower case; punctuation marks are words). vocabulary: the most frequent so many units of
@@ -48,10 +47,12 @@ class TextCSV(Data):
         vocabulary: Count = 5000,
         longest: Count = 128,
         split_seed: Size = 0,
+        folds: Size = 0,
+        fold: Size = 0,
     ):
-        super().__init__(batch_size)
+        super().__init__(batch_size, split_seed, folds, fold)
         self.path, self.text, self.label, self.unit = path, text, label, unit
-        self.vocabulary, self.longest, self.split_seed = vocabulary, longest, split_seed
+        self.vocabulary, self.longest = vocabulary, longest
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         if not self.path:
@@ -73,7 +74,7 @@ class TextCSV(Data):
         if strange := sorted(set(frame[label]) - set(classes)):
             raise DataError(f"{self.path}: label {strange[0]!r} is not among those the run knows")
         y = np.array([classes.index(v) for v in frame[label]])
-        parts = stratified(y, self.split_seed)
+        parts = self.parts(y)
         if self.fitted:
             symbols = self.fitted.vocabulary
         else:

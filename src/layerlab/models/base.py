@@ -47,10 +47,15 @@ class Model(LightningModule):
             raise Mismatch(f"{name} serves {', '.join(self.tasks)}, but the task is {spec.task}")
         self.task: tasks.Task | None = None
         self.recipe: Callable[[Model], Any] | None = None
+        self.watch_norm: Callable[[Tensor], None] | None = None  # told of the gradient norm; set by train/guards.py
         self.kept_in_eval: list[nn.Module] = []  # modules of frozen stages; set by train/freeze.py
         # saved, so that a run cut in mid-epoch still logs the whole epoch (Lightning's on_epoch does not); no buffer,
         # for DDP would overwrite it with that of rank 0, and bf16-true cast it, where a count stops at 256
         self.epoch_sums = torch.zeros(4, dtype=WIDE)
+
+    @classmethod
+    def refuse(cls, options: dict[str, Any]) -> None:
+        """Refuse options that can be seen to be wrong before the data is read. Raises LayerlabError."""
 
     def features(self, x: Tensor) -> Tensor:
         """What the head reads: everything up to it."""
@@ -163,6 +168,19 @@ class Model(LightningModule):
     def predict_step(self, batch: Tensor | tuple[Tensor, ...], batch_idx: int = 0) -> Tensor:
         return self.answer(batch[0] if isinstance(batch, tuple | list) else batch)
 
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip as Lightning does, and hand on the norm, which has been computed anyway."""
+        if not gradient_clip_val or gradient_clip_algorithm == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if self.watch_norm:
+            self.watch_norm(norm)  # before clipping spreads what is no number
+        nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+
     def configure_optimizers(self) -> Any:
         if self.recipe is None:
             raise RuntimeError(f"{type(self).__name__}: no recipe attached; set model.recipe before training it")
@@ -215,7 +233,10 @@ class Model(LightningModule):
         if self.task:
             checkpoint["task"] = self.task.to_dict()
         if self._trainer is not None:  # of each rank its own: (ranks, 4)
-            checkpoint["epoch_sums"] = self.trainer.strategy.all_gather(self.epoch_sums).reshape(-1, 4).cpu()
+            ranks = [torch.empty_like(self.epoch_sums) for _ in range(self.trainer.world_size)]
+            if len(ranks) > 1:
+                torch.distributed.all_gather(ranks, self.epoch_sums)
+            checkpoint["epoch_sums"] = torch.stack(ranks if len(ranks) > 1 else [self.epoch_sums]).cpu()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.task is None and "task" in checkpoint:

@@ -38,7 +38,8 @@ PIP = {  # backbone -> timm's name, file and SHA-256 in the package efficientnet
     ),
 }
 HIDDEN = 512  # units of the mlp head
-FROM_BACKBONE = {"mean": "auto", "std": "auto", "px": "auto"}
+FROM_BACKBONE = {"mean": "auto", "std": "auto", "px": "auto", "crop": "auto", "interpolation": "auto"}
+READ_AS = {"crop": 1.0, "interpolation": "bicubic"}  # what the data does: the whole square that data.fit made
 
 
 class WeightsError(LayerlabError):
@@ -51,7 +52,8 @@ class Pretrained(Model):
     backbone: a name of timm, or lite0 | lite1 | lite2. weights: pip = of the installed package (lite0 to lite2), timm =
     downloaded, a path to a .safetensors or .pth, null = random. Mean and std of the data are undone and those of the
     backbone applied in one step; `preprocess.mean`, `.std` and `.px` replace them for weights that were trained with
-    others. head: linear, or mlp of Linear-BN-ReLU-Dropout-Linear.
+    others. `.crop` and `.interpolation`, which the data settles, are put on record beside what was done. head: linear,
+    or mlp of Linear-BN-ReLU-Dropout-Linear.
 
     Raises Mismatch for a spec without mean and std, or a size that the backbone cannot take; WeightsError.
     """
@@ -81,12 +83,23 @@ class Pretrained(Model):
         if unknown:
             raise Mismatch(f"model.preprocess.{unknown[0]}: unknown; known: {', '.join(FROM_BACKBONE)}")
         found = {k: v for k, v in preprocess.items() if v != "auto"}
+        if found.get("interpolation", "bicubic") not in ("nearest", "bilinear", "bicubic", "lanczos", "random"):
+            raise Mismatch(f"model.preprocess.interpolation={found['interpolation']!r}: expected bilinear, bicubic ...")
         for k, v in found.items():
-            if not all(isinstance(n, int | float) and n > 0 for n in (v if isinstance(v, list) else [v])):
+            if k != "interpolation" and not all(
+                isinstance(n, int | float) and n > 0 for n in (v if isinstance(v, list) else [v])
+            ):
                 raise Mismatch(f"model.preprocess.{k}={v!r}: expected auto or a number > 0, or three of them")
         mean, std = (_three(k, found.get(k, own[k])) for k in ("mean", "std"))
         self.px = int(found.get("px", own["input_size"][-1]))
-        self.preprocessing = {"mean": mean.tolist(), "std": std.tolist(), "px": self.px}
+        self.trained = {k: found.get(k, own[name]) for k, name in (("crop", "crop_pct"), ("interpolation",) * 2)}
+        self.preprocessing = {
+            "mean": mean.tolist(),
+            "std": std.tolist(),
+            "px": self.px,
+            "trained_with": self.trained,
+            "images_are_read_with": READ_AS,
+        }
         self.net = _fitted(net, self.spec, self.arch)
         self.memory_format = torch.contiguous_format
         scale, shift = _folded(self.spec, mean.reshape(3, 1, 1), std.reshape(3, 1, 1))
@@ -96,6 +109,10 @@ class Pretrained(Model):
         hidden = [nn.Linear(width, HIDDEN), nn.BatchNorm1d(HIDDEN), nn.ReLU()] if head == "mlp" else []
         last = nn.Linear(HIDDEN if hidden else width, self.spec.out)
         self.head = nn.Sequential(*hidden, nn.Dropout(dropout), last)
+
+    @classmethod
+    def refuse(cls, options: dict[str, Any]) -> None:
+        _arch(options.get("backbone", "lite0"))
 
     def features(self, x: Tensor) -> Tensor:
         x = x.expand(-1, 3, -1, -1) * self.scale + self.shift  # (B, 1 or 3, H, W) -> (B, 3, H, W)
@@ -123,6 +140,10 @@ class Pretrained(Model):
         lines = [f"weights  {said}"]
         if (size := self.spec.shape[-1]) < self.px:
             lines.append(f"weights  trained at {self.px} px, the images have {size}: data.size={self.px} costs more")
+        if (own := self.trained["interpolation"]) != READ_AS["interpolation"]:
+            lines.append(
+                f"weights  trained on images brought to size by {own}, these are by {READ_AS['interpolation']}"
+            )
         if known := [c for c in self.spec.classes if c.replace("_", " ").lower() in _imagenet()]:
             lines.append(f"weights  {', '.join(known[:5])}: classes of ImageNet itself, so the result will flatter")
         return lines
@@ -209,7 +230,7 @@ def _fitted(net: Any, spec: DataSpec, arch: str) -> Any:
             raise Mismatch(
                 f"model.backbone={arch}: cannot read {H} x {W} px ({_first_line(e)}); set data.size={size}"
             ) from e
-        if min(getattr(net.patch_embed, "grid_size", (1, 1))) < 1:
+        if min(getattr(getattr(net, "patch_embed", None), "grid_size", (1, 1))) < 1:
             raise Mismatch(f"model.backbone={arch}: {H} x {W} px are less than one patch; set a larger data.size")
     net.reset_classifier(0)
     return net

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
@@ -41,17 +42,17 @@ def sweep(context: Any, task: Any, config: DictConfig, arguments: list[str]) -> 
         raise ConfigError(f"{empty.input_line}: has no value; the grid is empty")
     varied = [o.get_key_element() for o in overrides if o.is_sweep_override()]
     with open_dict(config):
-        config.hydra.sweep.dir = str(_folder(config, jobs[0], varied))
+        config.hydra.sweep.dir = str(folder(config, jobs[0], varied))
     launcher: Any = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
     ours = config.hydra.launcher._target_ == FORKSERVER
     if ours:
         launcher.varied = varied
     returns = list(launcher.launch(jobs, initial_job_idx=0))
-    folder = Path(config.hydra.sweep.dir)
+    place = Path(config.hydra.sweep.dir)
     if not ours:  # its jobs lie in folders of Hydra's
-        _adopt(folder, jobs, varied, returns)
+        _adopt(place, jobs, varied, returns)
     planned = [_of_keys(job, varied) for job in jobs]
-    finish(folder, config.sweep.control, [job for job in read_jobs(folder) if job.overrides in planned])
+    finish(place, config.sweep.control, [job for job in read_jobs(place) if job.overrides in planned], config.logger)
     return returns
 
 
@@ -70,6 +71,10 @@ def launch(
             f"sweep with trainer.devices=1, or start one run per setting"
         )
     varied = varied or _differing(overrides)
+    for one in composed:  # the runs of a sweep stand together in wandb
+        if one.config["logger"].get("wandb"):
+            name = Path(config.hydra.sweep.dir).name
+            one.config["logger"] |= {"group": one.config["logger"]["group"] or name, "job_type": "sweep"}
     ledger = Ledger(Path(config.hydra.sweep.dir), _common(overrides[0], varied))
     try:
         at_once = jobs_at_once(config.sweep.jobs, composed[0].config)
@@ -101,7 +106,7 @@ def _common(overrides: Sequence[str], varied: Sequence[str]) -> list[str]:
     return [o for o in overrides if not o.startswith(ASIDE) and o.partition("=")[0] not in varied]
 
 
-def _folder(config: DictConfig, job: list[str], varied: list[str]) -> Path:
+def folder(config: DictConfig, job: list[str], varied: list[str]) -> Path:
     """hydra.sweep.dir; `auto`: logs/sweeps/<name>-<hash of what is common and of what is varied>.
 
     The same command finds its folder again, and so does one with more values of the same keys.
@@ -143,11 +148,20 @@ def compose_all(composer: Composer, overrides: Sequence[list[str]]) -> list[Comp
     return composed
 
 
-def finish(folder: Path, control: str | None, jobs: list[Job]) -> None:
-    """Write and print the table of finished jobs. Raises Failed with every job that did not finish."""
+def finish(folder: Path, control: str | None, jobs: list[Job], logger: Any = None) -> None:
+    """Write and print the table of finished jobs, and log it where they were logged: the node of their logger.
+
+    Raises Failed with every job that did not finish.
+    """
     done = [job for job in jobs if job.status == "ok"]
     if len(done) > 1:
         print("\n" + table.leave(done, folder, control))
+        if logger and logger.get("wandb"):
+            from layerlab.train.loggers import summarise  # here: it brings Lightning
+
+            facts = json.loads((folder / "statistics.json").read_text("utf-8"))
+            best = {"best": facts["best"], "best/mean": facts["settings"][0]["mean"], "figure": facts["figure"]}
+            summarise(folder, logger.project, logger.entity, logger.group or folder.name, logger.mode, best)
     if failed := [job for job in jobs if job.status != "ok"]:
         raise Failed(
             "\n".join(

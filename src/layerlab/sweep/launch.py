@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -18,13 +21,15 @@ from typing import Any
 
 from filelock import FileLock
 
-from layerlab.build import use_paths
+from layerlab.build import trust
 from layerlab.compose import Composed
 from layerlab.contract import LayerlabError
 from layerlab.sweep.ledger import Job, Ledger, duration
 from layerlab.train.devices import gpus, prepare
 from layerlab.train.manifest import read_json
 
+FEW = 4  # jobs that are started without a forecast
+FIXED_S = 0.5  # of a job beside its training
 PATIENCE_S = 60  # that a child has for its checkpoint, after a signal
 OUTPUT = "output.log"
 
@@ -69,6 +74,8 @@ class _Pool:
         prepare(todo[0][1].config)  # of the server: its threads, and whether it looks for GPUs
         server = context()
         queue, self.total = list(todo), len(todo)
+        if self.total >= FEW:
+            self._forecast(server, todo[0][1])
         before = {s: signal.signal(s, self._receive) for s in _listened()}
         try:
             while self.running or (queue and not self.received):
@@ -84,6 +91,18 @@ class _Pool:
                 signal.signal(s, handler)
         if self.received:
             raise Interrupted(128 + self.received)
+
+    def _forecast(self, server: Any, config: Composed) -> None:
+        """Say how long all of it will take, from a few steps of the first job."""
+        with tempfile.TemporaryDirectory() as place:
+            checked = replace(config, config=config.config | {"check_only": True, "record": "full"})
+            child = server.Process(target=_child, args=(checked, f"{place}/check", _gpu(config, 0)))
+            child.start()
+            child.join()
+            found = Path(place, "check", "forecast.json")
+            if child.exitcode == 0 and found.is_file():  # what is wrong with it, its own job will say
+                seconds = (read_json(found)["seconds"] + FIXED_S) * self.total / self.at_once
+                self.say(f"sweep    {self.total} runs, about {duration(seconds)}, {self.at_once} at a time")
 
     def _start(self, server: Any, job: Job, config: Composed) -> None:
         slot = next(i for i in range(self.at_once) if i not in {s for _, _, s, _ in self.running.values()})
@@ -135,6 +154,9 @@ def context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
+    # wait for the server at the end: nothing is left behind, and its costs are those of this process
+    atexit.unregister(forkserver._forkserver._stop)  # ty: ignore[missing-attribute]
+    atexit.register(forkserver._forkserver._stop)  # ty: ignore[missing-attribute]
     found.set_forkserver_preload(["layerlab.sweep.preload"])
     return found
 
@@ -193,7 +215,7 @@ def _exit_code(composed: Composed, place: str) -> int:
     from layerlab.train.run import fit
 
     prepare(composed.config)
-    use_paths(composed.config)
+    trust(composed.config["user"]["paths"], composed.config["user"]["targets"])
     try:
         fit(composed, place, curves=False)
     except LayerlabError as e:

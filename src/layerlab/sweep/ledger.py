@@ -41,6 +41,7 @@ class Job:
     monitor: str = ""
     mode: str = "min"
     parameters: int = 0
+    pruned: bool = False  # ended early by a search
 
     @property
     def name(self) -> str:
@@ -100,6 +101,7 @@ class Ledger:
         if status == "ok" and code in (None, 0) and "metrics" in found:
             job.status, job.error = "ok", None
             job.metrics, job.parameters = found["metrics"], found["parameters"]
+            job.pruned = found.get("pruned", False)
             job.monitor, job.mode = found["monitor"], found["mode"]
             job.cpu_s, job.seconds = found["cpu_seconds"]["total"], found["seconds"]["total"]
         elif code is not None:

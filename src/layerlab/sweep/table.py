@@ -21,7 +21,8 @@ def leave(jobs: Sequence[Job], folder: Path, control: str | None) -> str:
     """
     name, more, found = stats.settings(jobs)
     against = stats.chosen_control(found, control)
-    compared = stats.compare(found, against) if len(found) > 1 else []
+    repeated = any(len(s.values) > 1 for s in found)  # single runs tell no spread: nothing to compare by
+    compared = stats.compare(found, against) if len(found) > 1 and repeated else []
     close = stats.not_distinguishable(found, more)
     ordered = stats.best_first(found, more)
     write(name, ordered, folder / "sweep.csv")

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from layerlab.contract import key
-from layerlab.models.base import Model
+from layerlab.contract import LayerlabError, key
+from layerlab.models.base import Model, trainable
 from layerlab.train.freeze import Freeze
 
 
@@ -24,6 +24,22 @@ class Keyed(Callback):
         torch.default_generator.manual_seed(k)  # torch.manual_seed costs half an MLP step more
         if pl_module.device.type == "cuda":
             torch.cuda.default_generators[pl_module.device.index or 0].manual_seed(k)
+
+
+class SameConfig(Callback):
+    """Refuse ranks that were started with different configs: they would train different models without a word."""
+
+    def __init__(self, config_hash: str):
+        self.hash = config_hash
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit" or trainer.world_size == 1:
+            return
+        first = trainer.strategy.broadcast(self.hash)
+        differs = torch.tensor(float(first != self.hash), device=trainer.strategy.root_device)
+        if float(trainer.strategy.reduce(differs, reduce_op="max")):  # of any rank: all of them end
+            own = f"rank {trainer.global_rank}: config hash {self.hash}, rank 0 {first}"
+            raise LayerlabError(f"{own}, and not all agree; start every rank with the same command")
 
 
 class Freezing(Callback):
@@ -52,6 +68,20 @@ class Freezing(Callback):
             parameter.grad = None
 
 
+class ProbeFigures(Callback):
+    """Log of a linear probe what Freezing logs of the other strategies. frozen: stages that never train."""
+
+    def __init__(self, frozen: int):
+        self.frozen = frozen
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        count = float(trainable(pl_module.parameters()))
+        lr = trainer.optimizers[0].param_groups[-1]["lr"]
+        pl_module.log_dict(
+            {"freeze/trainable_params": count, "freeze/frozen_stages": float(self.frozen), "lr/head": lr}
+        )
+
+
 class Plateau(Callback):
     """Tell a schedule that follows validation of each epoch, before its checkpoint is written.
 
@@ -65,6 +95,31 @@ class Plateau(Callback):
         if trainer.state.fn == "fit" and trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             (config,) = trainer.lr_scheduler_configs
             config.scheduler.step(trainer.callback_metrics[self.monitor])  # ty: ignore[invalid-argument-type]
+
+
+class Pruning(Callback):
+    """Tell a search of each validation, and stop where it has seen enough. where: file of the study, and the trial."""
+
+    def __init__(self, where: str, monitor: str):
+        self.file, _, number = where.rpartition(":")
+        self.number, self.monitor, self.pruned = int(number), monitor, False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn != "fit":
+            return
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
+        study = optuna.load_study(
+            study_name="sweep",
+            storage=JournalStorage(JournalFileBackend(self.file)),
+            pruner=optuna.pruners.MedianPruner(),
+        )
+        trial = optuna.Trial(study, self.number)
+        trial.report(float(trainer.callback_metrics[self.monitor]), trainer.current_epoch)
+        if trial.should_prune():
+            self.pruned = trainer.should_stop = True
 
 
 class EpochLines(Callback):

@@ -6,11 +6,12 @@ import hashlib
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import lightning
 import torch
@@ -23,6 +24,12 @@ from layerlab.models.base import Model
 
 class CheckpointError(LayerlabError):
     """A checkpoint that cannot be used: missing, damaged, or not ours."""
+
+
+class NotWritten(LayerlabError):
+    """A checkpoint that could not be written; those before it are untouched."""
+
+    exit_code, reason = 1, "disk"
 
 
 def sidecar(path: Path) -> Path:
@@ -49,22 +56,85 @@ def write(checkpoint: dict[str, Any], path: Path) -> None:
     if _memory is not None:
         _memory[path] = deepcopy({k: v for k, v in checkpoint.items() if k != "optimizer_states"})
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
+    side = part.with_name(part.name + ".json")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as f:
             torch.save(checkpoint, f)
-            f.flush()
-            os.fsync(f.fileno())
+            _flush(f)
         with part.open("rb") as f:
             digest = hashlib.file_digest(f, "sha256").hexdigest()
         facts = {"sha256": digest, "bytes": part.stat().st_size, "step": checkpoint.get("global_step")}
-        side = part.with_name(part.name + ".json")
-        side.write_text(json.dumps(facts), encoding="utf-8")
+        facts |= checkpoint.get("callbacks", {}).get("Checkpoints", {}).get("run", {})
+        with side.open("w", encoding="utf-8") as f:
+            json.dump(facts, f)
+            _flush(f)
         side.replace(sidecar(path))  # first: a checkpoint without a matching sidecar is never used
         part.replace(path)
+        _flush_folder(path.parent)
+    except (OSError, RuntimeError) as e:  # torch.save raises the one or the other where the disk is full
+        needs, free = _size(checkpoint), _free(path.parent)
+        raise NotWritten(
+            f"checkpoint: {path.name} not written ({_reason(e)}), needs {needs / 1e6:.1f} MB, {free / 1e6:.1f} MB free "
+            f"in {path.parent}; make room and go on with resume={path.parent.parent}"
+        ) from e
     finally:
-        part.unlink(missing_ok=True)
+        for left in (part, side):
+            left.unlink(missing_ok=True)
+
+
+def _flush(f: IO[Any]) -> None:
+    f.flush()
+    os.fsync(f.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Put the new names down too; only POSIX can."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _reason(e: Exception) -> str:
+    cause = e if isinstance(e, OSError) else e.__context__
+    return (isinstance(cause, OSError) and cause.strerror) or type(e).__name__
+
+
+def _size(node: Any) -> int:
+    """Bytes of the tensors in a checkpoint."""
+    if isinstance(node, torch.Tensor):
+        return node.nbytes
+    values = node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else ()
+    return sum(map(_size, values))
+
+
+def _free(folder: Path) -> int:
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
+
+
+def refuse_full_disk(model: torch.nn.Module, folder: Path) -> None:
+    """Refuse to begin where there is no room for three checkpoints, with two moments for every weight each."""
+    needs = 3 * 3 * sum(p.nbytes for p in model.parameters())
+    if (free := _free(folder)) < needs:
+        raise LayerlabError(
+            f"{folder}: {free / 1e6:.0f} MB free, three checkpoints need {needs / 1e6:.0f} MB; make room, or give "
+            f"another folder with logs= or hydra.run.dir="
+        )
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """What the sidecar of a checkpoint says; {} where there is none, or it is damaged."""
+    try:
+        found = json.loads(sidecar(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def verify(path: Path) -> None:
@@ -72,16 +142,22 @@ def verify(path: Path) -> None:
     if _memory is not None and path in _memory:
         return
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint")
-    try:
-        facts = json.loads(sidecar(path).read_text(encoding="utf-8"))
-        recorded = facts["sha256"]
-    except (OSError, ValueError, KeyError) as e:
-        raise CheckpointError(f"{path.name}: not a layerlab checkpoint (no readable {sidecar(path).name})") from e
+        raise CheckpointError(f"{path}: no such checkpoint; give checkpoint=best, last, or a file in checkpoints/")
+    if not (recorded := facts(path).get("sha256")):
+        raise _foreign(path, f"no readable {sidecar(path).name}")
     with path.open("rb") as f:
         found = hashlib.file_digest(f, "sha256").hexdigest()
     if found != recorded:
-        raise CheckpointError(f"{path.name}: sha256 mismatch (recorded {recorded[:12]}, found {found[:12]}); damaged")
+        raise CheckpointError(
+            f"{path.name}: sha256 mismatch (recorded {recorded[:12]}, found {found[:12]}), damaged; use another one"
+        )
+
+
+def _foreign(path: Path, why: str) -> CheckpointError:
+    size = path.stat().st_size
+    return CheckpointError(
+        f"{path.name}: not a layerlab checkpoint ({size} bytes, {why}); give one that layerlab wrote, or omit it"
+    )
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -90,7 +166,12 @@ def read(path: Path) -> dict[str, Any]:
     if _memory is not None and path in _memory:
         return _memory[path]
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        found = torch.load(path, map_location="cpu", weights_only=True)
+        if "state_dict" not in found:
+            raise _foreign(path, "no state_dict")
+        return found
+    except (EOFError, KeyError, RuntimeError, ValueError, TypeError) as e:
+        raise _foreign(path, type(e).__name__) from e
     except pickle.UnpicklingError as e:  # never follow its advice to load it anyway
         raise CheckpointError(f"{path.name}: contains objects other than tensors and plain values; refused") from e
 
@@ -140,7 +221,7 @@ class CheckpointIO(TorchCheckpointIO):
 
 
 class Checkpoints(Callback):
-    """After each validation save `step-000300.ckpt`; keep the best by `monitor` and the last, remove the others.
+    """After each validation save `step-000300.ckpt`; keep the best by `monitor` and the last two, remove the others.
 
     writes: whether this is the process that does; the others only keep count.
     """
@@ -150,7 +231,9 @@ class Checkpoints(Callback):
         self.folder, self.monitor, self.sign = folder, monitor, 1 if mode == "max" else -1
         self.best: Path | None = None
         self.last: Path | None = None
+        self.before: Path | None = None  # the one before the last: what is left where the last is damaged
         self.best_score = float("-inf")
+        self.run: dict[str, Any] = {}  # hashes of config and data, versions: for the sidecars; set by the run
         self.validated: dict[Path, dict[str, float]] = {}  # figures of each
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -180,19 +263,18 @@ class Checkpoints(Callback):
 
     def keep(self, path: Path, score: float | None, figures: dict[str, float], write: Callable[[Path], Any]) -> None:
         """Write a checkpoint that knows whether it is the best, and remove what is neither best nor last any more."""
-        before = self.best, self.last, self.best_score
+        kept = self.best, self.last, self.before, self.best_score
         value = self.sign * score if score is not None else float("-inf")
         if self.best is None or value > self.best_score:
             self.best, self.best_score = path, value
-        self.last = path
+        self.before, self.last = self.last, path
         self.validated[path] = figures
         try:
             write(path)
         except BaseException:
-            self.best, self.last, self.best_score = before
+            self.best, self.last, self.before, self.best_score = kept
             raise
-        old = {p for p in before[:2] if p}
-        for gone in old - {self.best, self.last} if self.writes else ():
+        for gone in {p for p in kept[:3] if p} - {self.best, self.last, self.before} if self.writes else ():
             remove(gone)
 
     def state_dict(self) -> dict[str, Any]:
@@ -202,10 +284,13 @@ class Checkpoints(Callback):
             "best_score": self.best_score,
             "validated": figures,
             "rows": _rows(self.folder.parent / "metrics.csv"),
+            "before": self.before and self.before.name,
+            "run": self.run,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = self.folder / state_dict["best"] if state_dict["best"] else None
+        self.before = self.folder / state_dict["before"] if state_dict.get("before") else None
         self.best_score = state_dict["best_score"]
         self.validated = {self.folder / name: v for name, v in state_dict["validated"].items()}
 

@@ -128,6 +128,8 @@ def mistakes(folder: Path, model: Any, data: Any) -> Path:
     order = wrong[confidence[wrong].argsort(descending=True)][:MISTAKES]
     titles = [f"{_class(data, said[i])} {confidence[i]:.2f}\nis {_class(data, y[i])}" for i in order]
     title = f"the {len(order):,} most certain of {len(wrong):,} mistakes in {len(y):,} test images"
+    if not len(wrong):
+        title = f"no mistake in {len(y):,} test images"
     return _tiles(folder / "mistakes.png", _photos(data, "test", order), title, 6, 1.5, titles)
 
 
@@ -141,7 +143,8 @@ def examples(folder: Path, model: Any, data: Any) -> Path:
         images += _photos(data, "train", own[:6]) + [None] * (6 - len(own[:6]))
         titles += [f"{_class(data, torch.tensor(c))}: {len(own):,}", *[""] * 5]
     sizes = ", ".join(f"{part} {len(s):,}" for part, s in data.splits.items())
-    return _tiles(folder / "examples.png", images, f"{data.spec.name}: {sizes}", 6, 1.3, titles)
+    notes = [line.splitlines()[0] for line in data.notes[:6]]
+    return _tiles(folder / "examples.png", images, "\n".join([f"{data.spec.name}: {sizes}", *notes]), 6, 1.3, titles)
 
 
 def saliency(folder: Path, model: Any, data: Any) -> Path:

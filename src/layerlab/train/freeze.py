@@ -71,8 +71,8 @@ class Policy:
 
 
 def auto(facts: Facts, bn: BN = "auto") -> Policy:
-    """linear_probe for a model whose weights come from elsewhere, none for any other."""
-    return none(facts, bn) if facts.started == "random" else linear_probe(facts, bn)
+    """linear_probe for a model with pretrained weights, none for any other, one that goes on from a run too."""
+    return linear_probe(facts, bn) if facts.started == "pretrained" else none(facts, bn)
 
 
 def linear_probe(
@@ -370,7 +370,7 @@ class Freeze:
         grid += [[r[0], *(cells[i] for _, cells in columns), r[2]] for i, r in enumerate(rows)]
         widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
         lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in grid]
-        unit = "" if lr is None else f" (x1 = lr {lr:g})"
+        unit = "" if lr is None else f" (x1 = lr {lr:g}; - = frozen, kept in eval; bn = batch statistics that are kept)"
         return "\n".join([f"freeze   {self.policy.name}{unit}", *(f"         {line}" for line in lines)])
 
     def _cell(self, stage: str, state: State) -> str:

@@ -6,6 +6,7 @@ import csv as reader
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -61,9 +62,9 @@ def loggers(
         found[0].experiment.metrics += rows
         found[0].save()
     if wandb:
-        found.append(_wandb(folder, name, config, project, entity, group, job_type, list(tags), mode, run_id))
+        found.append(guard(_wandb(folder, name, config, project, entity, group, job_type, list(tags), mode, run_id)))
     if tensorboard:
-        found.append(_tensorboard(folder))
+        found.append(guard(_tensorboard(folder)))
     return found
 
 
@@ -115,7 +116,7 @@ def _wandb(
         return make(offline=True)
     try:
         return make(offline=False)
-    except wandb.Error as e:  # a logger never stops a run
+    except (wandb.Error, OSError) as e:  # a logger never stops a run
         print(f"logger.mode=online: {str(e).splitlines()[0]} Going on offline, see wandb sync", file=sys.stderr)
         wandb.teardown()  # it remembers the mode of its first start
         return make(offline=True)
@@ -137,12 +138,87 @@ class History(Logger):
         """The row has the overrides."""
 
 
+def guard(logger: Any) -> Any:
+    """The same logger, whose failures cost one line and nothing else: training goes on, metrics.csv has everything."""
+    told = False
+
+    def safe(method: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal told
+            try:
+                return method(*args, **kwargs)
+            except Exception as e:
+                if not told:
+                    name = type(logger).__name__.removesuffix("Logger").lower()
+                    print(f"logger={name}: {type(e).__name__}: {e}; going on without it", file=sys.stderr)
+                told = True
+
+        return call
+
+    for name in ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize", "after_save_checkpoint"):
+        setattr(logger, name, safe(getattr(logger, name)))
+    return logger
+
+
+def media(loggers: list[Any], folder: Path) -> None:
+    """The pictures and tables of a finished run, for those loggers that show them."""
+    for logger in loggers:
+        if type(logger).__name__ != "WandbLogger":
+            continue
+        with suppress(Exception):  # a logger never stops a run
+            import wandb
+
+            found: dict[str, Any] = {f"figures/{p.stem}": wandb.Image(str(p)) for p in sorted(folder.glob("*.png"))}
+            for file in sorted(folder.glob("*.csv")):
+                if file.name != "metrics.csv":
+                    found[f"tables/{file.stem}"] = _wandb_table(file)
+            if found:
+                logger.experiment.log(found)
+
+
+def summarise(folder: Path, project: str, entity: str | None, group: str, mode: str, best: dict[str, Any]) -> None:
+    """What many runs say together, as one run of wandb beside theirs: the table, the picture, the best setting."""
+    for variable, value in QUIET.items():
+        os.environ.setdefault(variable, value)
+    with suppress(Exception):  # a logger never stops a sweep
+        import wandb
+
+        settings = wandb.Settings(init_timeout=INIT_TIMEOUT_S, save_code=False)
+        run = wandb.init(
+            dir=str(folder),
+            project=project,
+            entity=entity,
+            group=group,
+            job_type="summary",
+            name=f"{group}-summary",
+            mode="online" if mode == "online" else "offline",
+            settings=settings,
+        )
+        run.log(
+            {
+                "tables/sweep": _wandb_table(folder / "sweep.csv"),
+                "figures/sweep": wandb.Image(str(folder / "sweep.png")),
+            }
+        )
+        run.summary.update(best)
+        run.finish()
+
+
+def _wandb_table(file: Path) -> Any:
+    import wandb
+
+    with file.open(newline="", encoding="utf-8") as f:
+        rows: list[Any] = list(reader.reader(f))
+    return wandb.Table(columns=rows[0], data=rows[1:])
+
+
 def close(loggers: list[Any], failed: bool) -> None:
     """Write what is left, and end wandb's run: the next run of this process must not go on with it."""
     for logger in loggers:
         logger.finalize("failed" if failed else "success")
         if type(logger).__name__ == "WandbLogger":
-            logger.experiment.finish(exit_code=int(failed))
+            with suppress(Exception):  # what was logged lies in its folder
+                logger.experiment.finish(exit_code=int(failed))
 
 
 def _tensorboard(folder: Path) -> Any:

@@ -21,6 +21,7 @@ from layerlab.tasks.base import Task
 from layerlab.train import checkpoint
 from layerlab.train.callbacks import line
 from layerlab.train.freeze import EPOCHS, Freeze
+from layerlab.train.guards import Diverged
 from layerlab.train.trainer import trainer as lightning_trainer
 
 
@@ -125,6 +126,8 @@ class Plain:
         settings["freeze"] = None if recipe.freeze.trivial else recipe.freeze
         done, waited = Epoch(0, 0), 0
         for done in loop(model, data, optimizer, schedule, **settings):
+            if not torch.isfinite(model.epoch_sums).all():
+                raise Diverged(f"loss: not finite in epoch {done.number}, by step {done.steps}; lower optimizer.lr")
             figures = {f"train/{k}": v for k, v in task.report(model.epoch_sums.tolist()).items()}
             figures |= {f"val/{k}": v for k, v in validate(model, task, data).items()}
             if settings["freeze"]:

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from layerlab.build import use_paths
+from layerlab.build import refuse_untrusted
 from layerlab.compose import Composed
 from layerlab.contract import LayerlabError, key
 
@@ -30,22 +30,34 @@ PACKAGES = (
     "torchmetrics",
     "numpy",
     "pandas",
+    "timm",
+    "wandb",
 )
-SECRET = re.compile(r"(?:^|[_\-.])(?:pass|password|passwd|token|secret|key|api_?key)$", re.IGNORECASE)
+SECRET = re.compile(r"(?:^|[_\-.])(?:pass|password|passwd|token|secret|key|apikey)(?:$|[_\-.])", re.IGNORECASE)
+INSIDE = re.compile(r"([\w.\-]+)(\s*[:=]\s*)([^,}\]\s]+)")  # key: value within an argument
+LOGIN = re.compile(r"(://[^/\s:@]+:)[^/\s@]+(@)")  # of an address
 REDACTED = "<redacted>"
 
 
 def redact(node: Any) -> Any:
-    """A config without the values of keys such as password, api_key or my_token; `tokenizer` and `max_tokens` stay."""
+    """A config without the values of keys such as password, api_key or token_file; `tokenizer`, `max_tokens` stay."""
     if isinstance(node, dict):
         return {k: REDACTED if SECRET.search(str(k)) and v is not None else redact(v) for k, v in node.items()}
-    return [redact(v) for v in node] if isinstance(node, list) else node
+    if isinstance(node, list):
+        return [redact(v) for v in node]
+    return LOGIN.sub(rf"\1{REDACTED}\2", node) if isinstance(node, str) else node
 
 
 def redact_command(arguments: list[str]) -> list[str]:
-    """Command-line arguments with the values of secret keys hidden."""
-    pairs = [a.partition("=") for a in arguments]
-    return [f"{k}={REDACTED}" if eq and SECRET.search(k) else k + eq + v for k, eq, v in pairs]
+    """Command-line arguments with the values of secret keys hidden, also of keys inside a value."""
+    hide = lambda m: m[1] + m[2] + (REDACTED if SECRET.search(m[1]) else m[3])  # noqa: E731
+    found = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if equals and SECRET.search(name):
+            value = REDACTED
+        found.append(LOGIN.sub(rf"\1{REDACTED}\2", name + equals + INSIDE.sub(hide, value)))
+    return found
 
 
 def config_hash(config: dict[str, Any]) -> str:
@@ -69,7 +81,7 @@ def make_folder(composed: Composed, given: str | None) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             if any((folder / name).exists() for name in ("results.json", "checkpoints", "probe")):
                 raise LayerlabError(f"hydra.run.dir={folder}: holds a run already; give another folder, or remove it")
-            (folder / "status.json").touch()
+            _write_json(folder / "status.json", {"status": "running", "pid": os.getpid()})
             return folder
         stem = f"{time.strftime('%Y-%m-%d')}-{config_hash(composed.config)}"
         parent = Path(composed.config["logs"]).expanduser() / composed.name
@@ -117,9 +129,12 @@ class Record:
             "seed": self.composed.config["seed"],
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             **machine(),
-            "config": redact(self.composed.config),
         }
-        self.add()
+        self.configure()
+
+    def configure(self) -> None:
+        """The config as it is now, in manifest.json and config.yaml."""
+        self.add(config=redact(self.composed.config))
         if self.folder:
             text = yaml.safe_dump(redact(self.composed.config), sort_keys=False, allow_unicode=True)
             (self.folder / "config.yaml").write_text(text, encoding="utf-8")
@@ -162,12 +177,14 @@ def _write_json(file: Path, value: Any) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.yaml of a run, the user's own folders made importable. Raises LayerlabError where there is no run."""
+    """config.yaml of a run. Raises LayerlabError where there is no run, or one that names code not trusted."""
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     except OSError as e:
         raise LayerlabError(f"run={folder}: no run in this folder (config.yaml is missing)") from e
-    use_paths(config)
+    except yaml.YAMLError as e:
+        raise LayerlabError(f"{folder / 'config.yaml'}: damaged ({' '.join(str(e).split())}); give another run") from e
+    refuse_untrusted(config, f"run={folder}")
     return config
 
 
@@ -177,6 +194,8 @@ def read_json(file: Path) -> dict[str, Any]:
         return json.loads(file.read_text(encoding="utf-8"))
     except OSError as e:
         raise LayerlabError(f"{file}: missing; the run has not finished") from e
+    except ValueError as e:
+        raise LayerlabError(f"{file}: damaged ({e}); give another run, or start this one anew") from e
 
 
 @cache  # once for the jobs of a sweep, as their code is read once

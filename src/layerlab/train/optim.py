@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from layerlab.contract import Fraction, NonNegative, Positive
+from layerlab.contract import Fraction, LayerlabError, NonNegative, Positive
 
 if TYPE_CHECKING:
     from layerlab.models.base import Model
@@ -86,7 +86,19 @@ class Recipe:
     def build(self, steps: int) -> tuple[torch.optim.Optimizer, dict[str, Any]]:
         """Optimizer and schedule, for a run of so many optimizer steps."""
         optimizer = self.optimizer(self.freeze.groups(self.lr))
+        self._check_coverage(optimizer)
         return optimizer, self.schedule(optimizer, steps)
+
+    def _check_coverage(self, optimizer: torch.optim.Optimizer) -> None:
+        """Every parameter that ever trains is in exactly one group. Raises LayerlabError naming those that are not."""
+        held = [p for group in optimizer.param_groups for p in group["params"]]
+        names = {p: n for n, p in self.freeze.model.named_parameters()}
+        counts = {p: sum(q is p for q in held) for p in self.freeze.ever} if len(held) != len(self.freeze.ever) else {}
+        wrong = [names[p] for p, n in counts.items() if n != 1] or ([] if set(held) == self.freeze.ever else ["others"])
+        if wrong:
+            raise LayerlabError(
+                f"freeze={self.freeze.policy.name}: {', '.join(wrong[:10])} not in exactly one group of the optimizer"
+            )
 
     def __call__(self, model: Model) -> dict[str, Any]:
         """What Lightning's `configure_optimizers` returns."""

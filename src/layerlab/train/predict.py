@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layerlab.contract import LayerlabError, decode, encode
+from layerlab.contract import UNKNOWN, LayerlabError, decode, encode
 from layerlab.models.base import Model
 from layerlab.tasks.classify import Classify
 from layerlab.tasks.next_token import sample
@@ -73,10 +73,19 @@ def draw(model: Model, data: Any, source: Any, place: Path) -> Path:
 def _inputs(data: Any, source: Any) -> tuple[Tensor, list[str]]:
     """x as the data gives it, and a name for each row."""
     if isinstance(source, Tensor):
+        check_ids(data.spec, source)
         return source, [str(i) for i in range(len(source))]
     if hasattr(data, "encode_text") and not _named(source):
         return data.encode_text(source)
     return data.encode(Path(source).expanduser() if source else None)
+
+
+def check_ids(spec: Any, x: Tensor) -> None:
+    """Refuse ids beyond the vocabulary."""
+    if spec.kind == "tokens" and x.numel() and not 0 <= int(x.min()) <= int(x.max()) < len(spec.vocabulary):
+        raise LayerlabError(
+            f"input: ids {int(x.min())}..{int(x.max())}, the vocabulary has {len(spec.vocabulary)}; encode with it"
+        )
 
 
 def _named(source: str) -> bool:
@@ -137,7 +146,7 @@ def _samples(model: Model, spec: Any, prompt: str, n: int, length: int, temperat
         start = spec.vocabulary[spec.pad] + prompt
     else:
         start = prompt or "\n" if "\n" in spec.vocabulary else prompt or spec.vocabulary[1]
-    ids = torch.tensor(encode(start, spec.vocabulary)).repeat(n, 1)
+    ids = torch.tensor(encode(start, spec.vocabulary, unknown=UNKNOWN in spec.vocabulary)).repeat(n, 1)
     longest = min(length, spec.steps + 20) if words else length
     if words and len(start) > spec.steps:
         raise LayerlabError(f"input={prompt!r}: longer than any word of the training data ({spec.steps - 1} letters)")

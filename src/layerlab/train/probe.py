@@ -119,6 +119,7 @@ def probe(
         }
         splits["val"] = Views(x[None], found["val.y"])
         source = Features(data, splits, x.shape[-1])
+        source.unchanged = not views
         learner = Probe(source.spec)
     learner.attach(model, cached=reason is None)
     if _first_linear(model.head):
@@ -136,8 +137,12 @@ def complete(learner: Probe, source: Any, path: Path, model: Model, data: Any, d
     """
     saved = checkpoint.read(path)
     learner.load_state_dict(saved["state_dict"])
-    index = torch.arange(min(COMPARED, len(data.splits["val"])))
-    (h, _), (x, _) = (s.splits["val"].read(index, None) for s in (source, data))
+    hs, xs = [], []
+    for part in ("val", "train") if getattr(source, "unchanged", False) else ("val",):
+        index = torch.arange(min(COMPARED, len(data.splits[part])))
+        for into, s in ((hs, source), (xs, data)):
+            into.append(s.splits[part].read(index, None)[0])
+    h, x = torch.cat(hs), torch.cat(xs)
     model.to(device).eval()
     with torch.no_grad(), _full_precision():
         expected = learner.to(device).eval()(h.to(device))

@@ -21,6 +21,8 @@ def find(composed: Composed) -> Path | None:
     wanted = composed.config["resume"]
     if wanted != "last":
         folder = Path(wanted).expanduser()
+        if not (folder / "config.yaml").is_file():
+            raise LayerlabError(f"resume={wanted}: no run in this folder; give the folder of a run, or resume=last")
         read_config(folder)  # or a refusal
         return folder
     parent, own = Path(composed.config["logs"]).expanduser() / composed.name, config_hash(composed.config)
@@ -50,6 +52,27 @@ def adopted(composed: Composed, folder: Path) -> Composed:
     return replace(composed, config=config | kept, choices=manifest["choices"], overrides=manifest["overrides"])
 
 
+def exact(config: dict[str, Any]) -> None:
+    """Refuse what is not exact across a resume, by name."""
+    for name, node in config["callbacks"].items():
+        if node["_target_"].endswith(".StochasticWeightAveraging"):
+            raise LayerlabError(f"callbacks.{name}: not exact across resume; use callbacks=ema, or start a new run")
+
+
+def warn_of_other_data(record_of: Path, own: str, fingerprint: str) -> None:
+    """One line where the newest run with the same config, beside this one, read other data."""
+    found = []
+    for file in record_of.parent.glob("*/manifest.json"):
+        if file.parent == record_of:
+            continue
+        manifest = read_json(file)
+        if manifest.get("config_hash") == own and "data" in manifest:
+            found.append((manifest["started"], manifest["data"]["fingerprint"], file.parent))
+    if found and max(found)[1] != fingerprint:
+        _, old, place = max(found)
+        print(f"data: has changed since {place} (fingerprint {fingerprint}, was {old})", file=sys.stderr)
+
+
 def check_data(manifest: dict[str, Any], fingerprint: str) -> None:
     """Refuse other data: the run would not go on as it would have."""
     if (old := manifest.get("data", {}).get("fingerprint", fingerprint)) != fingerprint:
@@ -66,30 +89,42 @@ def check_devices(manifest: dict[str, Any], devices: int) -> None:
 
 
 def newest(folder: Path, main: bool) -> Path | None:
-    """The newest checkpoint that is what was written, None where there is none; says what is passed over.
+    """The newest checkpoint that is what was written, None where none was; says what is passed over.
 
-    main: also removes what a killed run left unfinished.
+    main: also removes what a killed run left unfinished, and puts damaged files aside. Raises LayerlabError where there
+    are checkpoints and none of them can be used.
     """
     place = folder / "checkpoints"
-    if main and (left := [*place.glob(".*"), *folder.glob(".*.json.*")]):
+    if main:
+        _clear(folder)
+    files = sorted(place.glob("step-*.ckpt"), key=lambda f: (checkpoint.facts(f).get("step") or 0, f.name))
+    passed = []
+    for file in reversed(files):
+        try:
+            checkpoint.verify(file)
+        except checkpoint.CheckpointError as e:
+            passed.append((file, e))
+            continue
+        if passed and main:
+            print(f"{passed[-1][1]}; using {file.name}", file=sys.stderr)
+            for damaged, _ in passed:
+                damaged.replace(damaged.with_name(f"{damaged.name}.damaged"))
+        return file
+    if passed:
+        raise LayerlabError(f"{passed[0][1]}; no other checkpoint in {place}, start a new run")
+    return None
+
+
+def _clear(folder: Path) -> None:
+    """Remove temporary files, and sidecars without their checkpoint."""
+    place = folder / "checkpoints"
+    left = [*place.glob(".*"), *folder.glob(".*.json.*")]
+    left += [f for f in place.glob("*.ckpt.json") if not f.with_suffix("").exists()]
+    if left:
         size = sum(f.stat().st_size for f in left)
         for file in left:
             file.unlink(missing_ok=True)
         print(f"checkpoint: removed {len(left)} unfinished files ({size / 1e6:.1f} MB)", file=sys.stderr)
-    files = [f for f in place.glob("step-*.ckpt") if checkpoint.sidecar(f).is_file()]
-    passed = ""
-    for file in sorted(files, key=lambda f: (read_json(checkpoint.sidecar(f)).get("step", 0), f.name), reverse=True):
-        try:
-            checkpoint.verify(file)
-        except checkpoint.CheckpointError as e:
-            passed = str(e)
-            continue
-        if passed and main:
-            print(f"{passed}; using {file.name}", file=sys.stderr)
-        return file
-    if passed:
-        raise LayerlabError(f"{passed}; no other checkpoint in {place}, start a new run")
-    return None
 
 
 def _at(config: dict[str, Any], key: str) -> Any:

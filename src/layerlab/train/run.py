@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
@@ -28,13 +29,26 @@ from layerlab.compose import Composed
 from layerlab.contract import IGNORE, DataError, DataSpec, LayerlabError, Mismatch
 from layerlab.models.base import Model, trainable
 from layerlab.tasks.base import Task
-from layerlab.train import callbacks, checkpoint, figures, guards, initial, optim, predict, probe, resume, scores
+from layerlab.train import (
+    callbacks,
+    checkpoint,
+    figures,
+    forecast,
+    guards,
+    initial,
+    optim,
+    predict,
+    probe,
+    resume,
+    scores,
+)
 from layerlab.train.export import CHECKED, Format, invented
 from layerlab.train.export import export as write_export
 from layerlab.train.freeze import Facts, Freeze, Policy, lp_ft, none, scratch
-from layerlab.train.loggers import History, close
+from layerlab.train.loggers import History, close, media
 from layerlab.train.loop import Plain
 from layerlab.train.manifest import Record, make_folder, read_config, read_json, redact
+from layerlab.train.trainer import check_devices, found_accelerator
 from layerlab.train.trainer import trainer as make_trainer
 
 
@@ -62,6 +76,12 @@ class Run:
         return predict.draw(self.model, self.data, source, place)
 
 
+class Incomplete(LayerlabError):
+    """Training ended before its time, and no rule of the config had asked for it."""
+
+    exit_code, reason = 1, "incomplete"
+
+
 def fit(composed: Composed, folder: str | None = None, curves: bool = True) -> Run:
     """Train, test the selected checkpoint, and leave the record. folder: where, instead of a new one under logs/.
 
@@ -69,6 +89,8 @@ def fit(composed: Composed, folder: str | None = None, curves: bool = True) -> R
     with that run, in its folder. Raises LayerlabError where the run is refused or diverges, SystemExit(128 + signal)
     where one ends it; status.json says so before anything is raised.
     """
+    if folder and int(os.environ.get("SLURM_RESTART_COUNT", "0")) and (Path(folder) / "manifest.json").is_file():
+        composed.config["resume"] = folder  # Slurm has started the same job again
     cut = resume.find(composed) if composed.config["resume"] else None
     if cut:
         composed = resume.adopted(composed, cut)
@@ -87,6 +109,12 @@ def _recorded(composed: Composed, folder: str | None, cut: Path | None, curves: 
     place = (cut or make_folder(composed, folder)) if _rank() == 0 else None
     record = Record(None if light else place, composed, place if light else None)
     record.curves = curves
+    lock = FileLock(place / ".lock" if place and not light else os.devnull)
+    try:
+        if place and not light:
+            lock.acquire(timeout=0)
+    except Timeout as e:
+        raise LayerlabError(f"resume={place}: still running; wait for it, or end it first") from e
     if cut:
         record.resume()
     else:
@@ -97,11 +125,13 @@ def _recorded(composed: Composed, folder: str | None, cut: Path | None, curves: 
         with signals.installed(), checkpoint.in_memory() if light else nullcontext():
             if _two_runs(config):
                 config["model"] |= {"init_from": str(_probe_first(composed, record)), "init_stages": "all"}
-                record.begin()
+                record.configure()
             run = _fit(config, record, opened, signals, cut)
         ok = True
     except LayerlabError as e:
         record.status("failed", e.reason, str(e))
+        if _rank():
+            e.args = (f"rank {_rank()}: {e}",)
         raise
     except MisconfigurationException as e:  # what Lightning refuses before or while it sets a run up
         refusal = LayerlabError(f"trainer: {' '.join(str(e).split())}")
@@ -113,9 +143,12 @@ def _recorded(composed: Composed, folder: str | None, cut: Path | None, curves: 
         raise
     except BaseException as e:
         record.status("failed", "exception", f"{type(e).__name__}: {e}")
+        if _rank():
+            print(f"rank {_rank()}: {type(e).__name__}: {e}", file=sys.stderr, flush=True)
         raise
     finally:
         close(opened, failed=not ok)
+        lock.release()
     record.status("ok")
     if light and run.results:
         print(_table(run.results, record.row))
@@ -175,11 +208,17 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
     folder, light = record.folder, record.row is not None
     if config["trainer"]["_target_"] == f"{Plain.__module__}.{Plain.__name__}":
         _check_plain(config)
+    wanted = {k: config["trainer"].get(k, v) for k, v in (("devices", 1), ("strategy", "auto"))}
+    check_devices(found_accelerator(config["trainer"].get("accelerator", "auto")), **wanted)
+    if cut:
+        resume.exact(config)
     seed_everything(config["seed"])
     if config["freeze"]["_target_"] == f"{scratch.__module__}.{scratch.__name__}" and "weights" in config["model"]:
         typed = any(o.startswith("model.weights=") for o in record.composed.overrides)
         config["model"]["weights"] = config["model"]["weights"] if typed else None  # typed: the strategy refuses it
     data, task, model = assemble(config)
+    if folder and data.notes:
+        (folder / "data.txt").write_text("\n".join(data.notes) + "\n", encoding="utf-8")
     make = partial(build, allowed=allowed_prefixes(config))
     say = print if folder else _say_nothing
     for line in initial.initialise(model, config):
@@ -187,12 +226,15 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
     policy, frozen, lr = _strategy(config, model, data, record.composed.choices, make, say)
     if config["plan_only"]:
         return Run(folder, model, data)
+    fingerprint = data.fingerprint()
     if cut:
-        resume.check_data(read_json(cut / "manifest.json"), data.fingerprint())
+        resume.check_data(read_json(cut / "manifest.json"), fingerprint)
+    elif folder:
+        resume.warn_of_other_data(folder, record.hash, fingerprint)
     record.add(
         data={
             "name": data.spec.name,
-            "fingerprint": data.fingerprint(),
+            "fingerprint": fingerprint,
             "examples": {k: len(v) for k, v in data.splits.items()},
         },
         init={"from": config["model"]["init_from"], "stages": config["model"]["init_stages"]},
@@ -204,9 +246,21 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
     place = (folder or Path(os.devnull)) / "checkpoints"
     saver = checkpoint.Checkpoints(place, task.monitor, task.mode, writes=light or folder is not None)
     probed = policy.probe and frozen.head_only and probe.fits(model)
+    if model.started == "pretrained" and not policy.probe:
+        say(f"cache    not used: freeze={policy.name} trains the backbone")
     if policy.probe and not probed:
         say(f"cache    not used: {type(model).__name__} for {model.spec.task} is not a head on one vector of features")
-    hooks = [*_hooks(config, task, policy, None if frozen.trivial or probed else frozen, make)]
+    saver.run = {"config_hash": record.hash, "data": fingerprint, "versions": record.facts.get("versions")}
+    if folder:
+        checkpoint.refuse_full_disk(model, folder)
+    hooks = [
+        callbacks.SameConfig(record.hash),
+        *_hooks(config, task, policy, None if frozen.trivial or probed else frozen, make),
+    ]
+    if probed:
+        hooks.append(callbacks.ProbeFigures(len(model.stage_parameters()) - 1))
+    pruning = callbacks.Pruning(config["sweep"]["trial"], task.monitor) if config["sweep"]["trial"] else None
+    hooks += [pruning] if pruning else []
     signals.saver, signals.finite = saver, guards.Finite(saver)
     hooks += [signals.finite, saver, signals]  # at the end: what is saved holds what the others found
     start = resume.newest(cut, main=folder is not None) if cut else None
@@ -246,7 +300,12 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
         )
     pictures = figures.chosen(config["figures"], model)
     if config["check_only"]:
-        print(_plan(model, data, trainer, folder))
+        recipe = optim.Recipe(partial(make, config["optimizer"]), partial(make, config["schedule"]), frozen, lr)
+        expected = forecast.forecast(model, data, recipe, trainer.strategy.root_device, config["trainer"])
+        record.write("forecast.json", expected.facts())
+        print(_plan(model, data, trainer, folder, str(expected)))
+        if folder and "examples" in pictures:
+            print(f"check  drawn: {pictures['examples'].draw(folder, model, data)}")
         return Run(folder, model, data)
 
     began, cpu = time.time(), time.process_time()
@@ -266,6 +325,8 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
     else:
         _train(learner, source, trainer, start)
         steps, epochs = trainer.global_step, trainer.current_epoch
+        if steps < (planned := int(trainer.estimated_stepping_batches)) and not trainer.should_stop:
+            raise Incomplete(f"run: {steps} of {planned} planned steps trained; resume={folder} goes on")
     seconds, cpu_seconds = time.time() - began, time.process_time() - cpu
     chosen = trainer.strategy.broadcast(saver.best if config["select"] == "best" else saver.last)
     assert chosen is not None  # on_train_end has saved one
@@ -292,7 +353,9 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
         "checkpoints": {which: _relative(path, folder) for which, path in saved.items()} | {"tested": config["select"]},
         "steps": steps,
         "epochs": epochs,
+        "images_seen" if data.spec.kind == "image" else "examples_seen": len(data.splits["train"]) * max(epochs, 1),
         "parameters": trainable(model.parameters()),
+        "pruned": bool(pruning and pruning.pruned),
         "seconds": {"fit": round(seconds, 3), "total": round(time.time() - record.started, 3)},
         "cpu_seconds": {
             "fit": round(cpu_seconds, 3),
@@ -329,7 +392,11 @@ def _write(
             figures.curves(folder, f"{record.composed.name}, seed {record.composed.config['seed']}")
         for picture in pictures.values():
             picture.draw(folder, model, data)
+        media(trainer.loggers, folder)
         print(_table(results, folder))
+        if format := record.composed.config["export"]:
+            file, off = export(str(folder), format)
+            print(f"export   {file}, answers differ from those of the run by {off:.1e} at most")
 
 
 def _strategy(
@@ -429,6 +496,7 @@ def _solve(model: Model, data: Any, task: Task, trainer: Trainer, saver: checkpo
 def assemble(config: Config) -> tuple[Any, Task, Model]:
     """Data, task and model of a config, fitted to each other; the weights drawn with the seed of the config."""
     make = partial(build, allowed=allowed_prefixes(config))
+    getattr(locate(config["model"]["_target_"], allowed_prefixes(config)), "refuse", dict)(config["model"])
     data = make(config["data"])
     data.seed = config["seed"]
     data.prepare_data()
@@ -466,12 +534,7 @@ def check_batch(model: Model, data: Any) -> None:
             raise Mismatch(f"{where}: x is {x.dtype}, expected {dtype}")
         if spec.kind != "tokens" and not torch.isfinite(x).all():
             raise Mismatch(f"{where}: x holds values that are not finite; clean the data")
-        if y.dtype == torch.int64:
-            real = y[y != IGNORE]
-            if len(real) and not 0 <= int(real.min()) <= int(real.max()) < spec.out:
-                raise Mismatch(
-                    f"{where}: labels {int(real.min())}..{int(real.max())} need more outputs than spec.out={spec.out}"
-                )
+        _check_labels(spec, name, getattr(split, "y", y))
     if model.closed_form:  # it has no answer before it is solved
         return
     x, y = data.splits["train"].read(torch.arange(min(2, len(data.splits["train"]))), None)
@@ -480,6 +543,26 @@ def check_batch(model: Model, data: Any) -> None:
     with torch.no_grad():
         model.step((x, y))
     model.train(was)
+
+
+def _check_labels(spec: DataSpec, part: str, y: torch.Tensor) -> None:
+    """Refuse class ids beyond the outputs, and tell of outputs that no example of train has. y: of the whole split."""
+    if y.dtype != torch.int64 or not (real := y[y != IGNORE]).numel():
+        return
+    low, high = int(real.min()), int(real.max())
+    if not 0 <= low <= high < spec.out:
+        raise Mismatch(
+            f"data={spec.name}, {part}: labels {low}..{high} need {high + 1} outputs, the model has {spec.out}; "
+            f"mend the labels, or the classes that the data names"
+        )
+    if part == "train" and spec.task == "classify" and spec.out <= 1000 and len(spec.target) < 2:
+        empty = sorted(set(range(spec.out)) - set(real.unique().tolist()))
+        if empty:
+            named = [spec.classes[i] if spec.classes else str(i) for i in empty]
+            print(
+                f"data={spec.name}: the model has {spec.out} outputs, train has no example of {', '.join(named[:5])}",
+                file=sys.stderr,
+            )
 
 
 def _check_plain(config: Config) -> None:
@@ -513,12 +596,13 @@ def _relative(path: Path | None, folder: Path | None) -> str | None:
     return str(path.relative_to(folder)) if path and folder else None
 
 
-def _plan(model: Model, data: Any, trainer: Trainer, folder: Path | None) -> str:
+def _plan(model: Model, data: Any, trainer: Trainer, folder: Path | None, forecast: str) -> str:
     sizes = ", ".join(f"{k} {len(v):,}" for k, v in data.splits.items())
     device = trainer.strategy.root_device
     return (
         f"check  data {data.spec.name}: {sizes}; x {data.spec.kind} {data.spec.shape}, out {model.spec.out}\n"
         f"check  model {type(model).__name__}: {trainable(model.parameters()):,} parameters on {device}\n"
+        f"check  {forecast}\n"
         f"check  one batch went through; nothing was trained, {folder} holds the manifest"
     )
 
@@ -569,6 +653,8 @@ def load(folder: str | Path, which: str = "best") -> Run:
     """
     place = Path(folder).expanduser()
     config, results = read_config(place), read_json(place / "results.json")
+    if Path(which).name != which:
+        raise LayerlabError(f"checkpoint={which}: give best, last, or the name of a file in checkpoints/")
     file = results.get("checkpoints", {}).get(which) or f"checkpoints/{which}"
     saved = checkpoint.read(place / file)
     if config["data"]["_target_"].rsplit(".", 1)[-1] not in saved:
@@ -631,7 +717,11 @@ def evaluate(
     found = trainer.test(run.model, dataloaders=data.batches(split), verbose=False)[0]
     part = f"{split}/{theirs.name}/" if node else f"{split}/"
     metrics = {name.replace("test/", part): value for name, value in found.items()}
-    result = {"checkpoint": which, "split": split, "data": node or config["data"], "metrics": metrics}
+    result: dict[str, Any] = {"checkpoint": which, "split": split, "data": node or config["data"], "metrics": metrics}
+    if scores.apply(run.model) and run.model.outputs[1].numel():
+        found = scores.counts(run.model)
+        result |= {"intervals": {f"{part}{n}": v for n, v in scores.intervals(found).items()}}
+        result |= {"majority": scores.majority(found)}
     Record(place, Composed(config, {})).write("eval.json", result)
     return metrics
 

@@ -88,9 +88,10 @@ def _share(part: int, whole: int) -> str:
 
 def line(results: dict[str, Any]) -> str:
     """The test accuracy in words, with its interval and what guessing would give."""
-    acc, guess = results["intervals"]["test/acc"], results["majority"]
+    name = next(n for n in results["intervals"] if n.endswith("/acc"))  # test/acc, test/<other data>/acc
+    acc, guess = results["intervals"][name], results["majority"]
     few = f"; {acc['n']} are few: compare nothing by it" if acc["n"] < FEW else ""
     return (
-        f"test acc {results['metrics']['test/acc']:.3f}, 95 % interval {acc['wilson_low']:.3f} to "
+        f"{name.replace('/', ' ')} {results['metrics'][name]:.3f}, 95 % interval {acc['wilson_low']:.3f} to "
         f"{acc['wilson_high']:.3f} (of {acc['n']:,} examples{few}); always the most frequent class: {guess:.3f}"
     )

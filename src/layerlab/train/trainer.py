@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 
@@ -59,10 +60,13 @@ def trainer(
     above 1. Raises LayerlabError for devices that are not there.
     """
     torch.set_num_threads(threads)
-    found = _found(accelerator)
-    _check_devices(found, devices, strategy)
+    found = found_accelerator(accelerator)
+    check_devices(found, devices, strategy)
     if max_time and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", max_time):
         raise LayerlabError(f"trainer.max_time={max_time!r}: expected DD:HH:MM:SS, for example 00:01:30:00")
+    plugins: list[Any] = [CheckpointIO(), *([SyncNorms()] if sync_batchnorm else [])]
+    if SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # train/guards.py saves first, and requeues then
     return Trainer(
         accelerator=found,
         devices=devices,
@@ -89,7 +93,7 @@ def trainer(
         profiler=PROFILERS[profiler](dirpath=folder / "profile", filename="fit") if profiler and folder else None,
         callbacks=callbacks,
         logger=loggers or False,
-        plugins=[CheckpointIO(), *([SyncNorms()] if sync_batchnorm else [])],
+        plugins=plugins,
         default_root_dir=folder or os.devnull,
         num_sanity_val_steps=0,  # its values would pollute the best score
         enable_checkpointing=False,  # train/checkpoint.py saves
@@ -113,7 +117,8 @@ def _limit(value: float) -> float | int:
     return int(value) if value > 1 else value
 
 
-def _found(accelerator: str) -> str:
+def found_accelerator(accelerator: str) -> str:
+    """What `auto` is on this machine."""
     if accelerator != "auto":
         return accelerator
     if torch.cuda.is_available():
@@ -121,7 +126,8 @@ def _found(accelerator: str) -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _check_devices(accelerator: str, devices: int | str | list[int], strategy: str) -> None:
+def check_devices(accelerator: str, devices: int | str | list[int], strategy: str) -> None:
+    """Refuse devices that are not there. Raises LayerlabError."""
     if accelerator != "gpu" and (strategy in ("fsdp", "deepspeed") or isinstance(devices, list)):
         what = f"trainer.strategy={strategy}" if isinstance(devices, int | str) else f"trainer.devices={devices}"
         raise LayerlabError(
@@ -134,7 +140,9 @@ def _check_devices(accelerator: str, devices: int | str | list[int], strategy: s
         raise LayerlabError("trainer.accelerator=gpu: no CUDA device found; use trainer=cpu")
     wanted = devices if isinstance(devices, int) else len(devices) if isinstance(devices, list) else 0
     if wanted > there:
-        raise LayerlabError(f"trainer.devices={devices}: {wanted} requested, {there} available")
+        raise LayerlabError(
+            f"trainer.devices={devices}: {wanted} requested, {there} available; give trainer.devices={there} or less"
+        )
 
 
 def _precision(precision: str | int, accelerator: str) -> str | int:
