@@ -165,7 +165,6 @@ def test_a_secret_is_found_nowhere_in_the_folder_of_a_run(tmp_path):
         *("--config-dir", "conf", "model=mlp", "callbacks=spy", "user.paths=[.]", "user.targets=[spy]"),
         *(
             f"callbacks.spy.nested.token_file={canary}",
-            f"logger.tags=[password:{canary}]",
             "logger=[wandb,tensorboard]",
         ),
         *("trainer.max_epochs=1", "hydra.run.dir=run"),

@@ -199,8 +199,8 @@ def test_files_that_are_no_images_are_left_out_and_listed(tmp_path, capsys):
         (lambda p: p.mkdir(), r"no such files in folders; expected CLASS/\*\.png"),
         (lambda p: (write_classes(p), [f.write_bytes(b"") for f in (p / "red").iterdir()]), r"class 'red' has no read"),
         (
-            lambda p: (write_classes(p), (p / "green").mkdir()),
-            "green: an empty folder; add files of that class, or rem",
+            lambda p: (write_classes(p), (p / "yellow").mkdir()),
+            "yellow: an empty folder; add files of that class, or rem",
         ),
         (lambda p: write_classes(p, per_class=1), "2 readable images are too few to split"),
         (
