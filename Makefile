@@ -6,7 +6,7 @@ BIN := .venv/Scripts
 endif
 EXTRAS := photos series tensorboard sweep report export explain test dev
 
-.PHONY: setup train test test-all test-faults test-gpu lint lock clean
+.PHONY: setup train test test-all test-faults test-slurm test-gpu lint lock clean
 
 setup: .venv/installed
 
@@ -32,6 +32,10 @@ test-all: setup
 # every row of the fault table, the long tests too; writes docs/reliability.md
 test-faults: setup
 	$(BIN)/python -m tests.faults.report
+
+# a Slurm of one node, installed, tried and removed again; as root on Debian
+test-slurm: setup
+	bash tests/slurm/run.sh
 
 # on a machine with a GPU
 test-gpu: setup

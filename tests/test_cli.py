@@ -57,12 +57,13 @@ REFUSED = [
     (["-cp", "/tmp"], "-cp: other configs than ours"),
     (["model._target_=torch.nn.functional.torch.load"], "torch.nn.functional.torch.load is not allowed"),
     (["+model._partial_=true"], "model._partial_: not an option of CNN"),
+    (["trainer.devices=two"], "trainer.devices='two': expected int >= 1"),
     (["data.num_workers=2"], "data.num_workers: not an option of Digits"),
     (["optimizer.lr=nan"], "optimizer.lr=nan: expected float > 0 or auto"),
 ]
 
 
-@pytest.mark.row(27, 28, 29, 30, 31, 44, 45)
+@pytest.mark.row(3, 27, 28, 29, 30, 31, 44, 45)
 @pytest.mark.parametrize(("arguments", "text"), REFUSED, ids=[" ".join(a) for a, _ in REFUSED])
 def test_a_mistake_is_one_line_and_exit_2_without_torch(arguments, text, tmp_path):
     done = cli(*arguments, cwd=tmp_path, PYTHONPROFILEIMPORTTIME="1")

@@ -62,6 +62,19 @@ def test_an_unknown_symbol_is_named_or_read_as_unknown_where_that_was_trained(tr
         letters.predict(torch.full((1, 52), 99))
 
 
+@pytest.mark.row(38)
+def test_rows_on_both_sides_of_a_split_are_told_of(train, tmp_path, capsys):
+    file = tmp_path / "rows.csv"
+    rows = [f"{i * 0.37 % 5:.3f},{i * 0.11 % 3:.3f},{'ab'[i % 2]}" for i in range(100)]
+    options = ("model=mlp", "data=table", f"data.path={file}", "data.target=label", "trainer.max_epochs=1")
+    file.write_text("u,v,label\n" + "\n".join(dict.fromkeys(rows)))
+    train(*options)
+    assert "equal a training example" not in capsys.readouterr().err
+    file.write_text("u,v,label\n" + "\n".join(rows * 3))
+    train(*options)
+    assert "test examples equal a training example (0, 1, 2 ...): the result may flatter" in capsys.readouterr().err
+
+
 @pytest.mark.row(39)
 def test_data_that_has_changed_is_told_of_in_a_new_run_and_refused_in_a_resumed_one(train, tmp_path, capsys):
     file = tmp_path / "rows.csv"

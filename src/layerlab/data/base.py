@@ -14,10 +14,11 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from layerlab.contract import DataError, DataSpec, Kind, TaskName
-from layerlab.data.batches import Batch, Batches, Split
+from layerlab.data.batches import Batch, Batches, Split, Tensors
 from layerlab.data.split import folded, stratified
 
 PIECE = 1 << 16  # examples that are hashed at a time: a mapped file may be larger than memory
+LOOKED_AT = 100_000  # training examples up to which copies among them are looked for
 EVAL_EXAMPLES = 1024  # per evaluation batch where examples are small; never fewer than the training batch
 
 
@@ -136,6 +137,14 @@ class Data(LightningDataModule):
         """Take over what was fitted, without loading the training data."""
         if self._loaded is None:
             self._loaded = DataSpec.coerce(state_dict["spec"]), {}
+
+    def shared_with_training(self, part: str = "test") -> list[int]:
+        """Which examples of a part are, number for number, those of a training example; of what fits in memory."""
+        train, own = (self.splits.get(p) for p in ("train", part))
+        if not (isinstance(train, Tensors) and isinstance(own, Tensors)) or len(train) > LOOKED_AT:
+            return []
+        rows = {row.numpy().tobytes() for row in train.x}
+        return [i for i, row in enumerate(own.x) if row.numpy().tobytes() in rows]
 
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that stand for every number of every split."""

@@ -226,6 +226,10 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
     policy, frozen, lr = _strategy(config, model, data, record.composed.choices, make, say)
     if config["plan_only"]:
         return Run(folder, model, data)
+    if config["data"].get("path") and not cut and (same := data.shared_with_training()):
+        first = ", ".join(map(str, same[:3]))
+        sizes = f"{len(same)} of {len(data.splits['test'])} test examples"
+        print(f"data     {sizes} equal a training example ({first} ...): the result may flatter", file=sys.stderr)
     fingerprint = data.fingerprint()
     if cut:
         resume.check_data(read_json(cut / "manifest.json"), fingerprint)

@@ -1,0 +1,105 @@
+"""A real Slurm of one node: make test-slurm. A sweep that it runs, a job that it signals, one that it preempts."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.test_cli import ENVIRONMENT, cli
+
+if os.environ.get("LAYERLAB_TEST_SLURM") != "1":
+    pytest.skip("needs Slurm: make test-slurm", allow_module_level=True)
+
+TRAIN = f"{sys.executable} {ROOT / 'train.py'}"
+LONG = "model=mlp trainer.max_epochs=150 progress=none"
+
+
+def sbatch(folder: Path, partition: str, command: str, *options: str) -> str:
+    """Submit a command; the id of its job."""
+    script = folder / f"{partition}.sh"
+    script.write_text(f"#!/bin/bash\nsrun {command}\n")
+    done = subprocess.run(
+        ["sbatch", "--parsable", f"--partition={partition}", "--requeue", "--open-mode=append", *options, str(script)],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def state(job: str) -> str:
+    done = subprocess.run(["squeue", "-h", "-j", job, "-o", "%T"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "GONE"
+
+
+def until(condition, seconds=300):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, subprocess.run(["squeue"], capture_output=True, text=True).stdout
+        time.sleep(0.5)  # another program's clock: Slurm's
+
+
+def finished(folder: Path) -> bool:
+    file = folder / "run" / "status.json"
+    return file.is_file() and json.loads(file.read_text() or "{}").get("status") == "ok"
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """metrics.csv of the run that nobody touched."""
+    folder = tmp_path_factory.mktemp("straight")
+    done = cli(*LONG.split(), "hydra.run.dir=run", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return (folder / "run" / "metrics.csv").read_text()
+
+
+def begun(folder: Path) -> bool:
+    return bool(list((folder / "run" / "checkpoints").glob("step-*.ckpt")))
+
+
+def test_a_job_that_is_signalled_is_requeued_and_goes_on_exactly(tmp_path, straight):
+    job = sbatch(tmp_path, "low", f"{TRAIN} {LONG} hydra.run.dir={tmp_path}/run")
+    until(lambda: begun(tmp_path))
+    subprocess.run(["scancel", "--signal=USR1", job], check=True)
+    until(lambda: state(job) in ("PENDING", "GONE", "REQUEUED"))
+    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)  # not in two minutes
+    until(lambda: finished(tmp_path))
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert len(manifest["resumed"]) == 1
+    assert (tmp_path / "run" / "metrics.csv").read_text() == straight
+
+
+def test_a_job_that_is_preempted_loses_nothing(tmp_path, straight):
+    job = sbatch(tmp_path, "low", f"{TRAIN} {LONG} hydra.run.dir={tmp_path}/run", "--cpus-per-task=2")
+    until(lambda: begun(tmp_path))
+    other = sbatch(tmp_path, "high", "sleep 5", "--cpus-per-task=2")
+    until(lambda: state(other) == "GONE")
+    subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)
+    until(lambda: finished(tmp_path))
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert len(manifest["resumed"]) == 1
+    assert (tmp_path / "run" / "metrics.csv").read_text() == straight
+
+
+def test_a_sweep_on_slurm_ends_in_a_complete_table(tmp_path):
+    done = cli(
+        *("-m", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=low", "hydra.launcher.mem_gb=2"),
+        *("hydra.launcher.timeout_min=10", "hydra.launcher.cpus_per_task=1", f"hydra.sweep.dir={tmp_path}/sweep"),
+        *("model=mlp", "trainer.max_epochs=2", "model.width=8,32", "seed=0,1"),
+        cwd=tmp_path,
+        SLURM_CONF=os.environ["SLURM_CONF"],
+    )
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "sweep" / "sweep.csv").open(newline="") as f:
+        rows = list(csv.DictReader(f))
+    assert sorted((r["setting"], r["n"]) for r in rows) == [("model.width=32", "2"), ("model.width=8", "2")]
+    jobs = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["jobs"]
+    assert [j["status"] for j in jobs] == ["ok"] * 4
