@@ -57,7 +57,7 @@ REFUSED = [
     (["-cp", "/tmp"], "-cp: other configs than ours"),
     (["model._target_=torch.nn.functional.torch.load"], "torch.nn.functional.torch.load is not allowed"),
     (["+model._partial_=true"], "model._partial_: not an option of CNN"),
-    (["trainer.devices=two"], "trainer.devices='two': expected int >= 1"),
+    (["trainer.devices=two"], "trainer.devices='two': expected int or list >= 1 or auto"),
     (["data.num_workers=2"], "data.num_workers: not an option of Digits"),
     (["optimizer.lr=nan"], "optimizer.lr=nan: expected float > 0 or auto"),
 ]

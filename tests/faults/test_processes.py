@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 FAULTY = ("--config-dir", str(HERE / "conf"), "callbacks=fault", f"user.paths=[{HERE}]", "user.targets=[fault]")
 
 
+@pytest.mark.slow
 @pytest.mark.row(17, 19)
 def test_two_signals_end_a_run_once_and_it_goes_on_exactly(tmp_path):
     options = ("model=mlp", "trainer.max_epochs=60", "progress=none")
@@ -42,6 +43,7 @@ def test_two_signals_end_a_run_once_and_it_goes_on_exactly(tmp_path):
     assert (tmp_path / "run" / "metrics.csv").read_text() == (tmp_path / "whole" / "metrics.csv").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.row(20)
 def test_slurm_gets_its_job_back_and_all_steps_are_trained_once(tmp_path):
     """A scontrol of our own on PATH stands for Slurm's; the real one: make test-slurm."""
@@ -68,7 +70,7 @@ def test_slurm_gets_its_job_back_and_all_steps_are_trained_once(tmp_path):
 
 
 @pytest.mark.row(40)
-@pytest.mark.parametrize("how", ["raise", "kill"])
+@pytest.mark.parametrize("how", ["raise", pytest.param("kill", marks=pytest.mark.slow)])
 def test_a_rank_that_fails_ends_all_of_them(how, tmp_path):
     rank = ("trainer=ddp_cpu", f"callbacks.fault.how={how}", "callbacks.fault.rank=1", "trainer.max_epochs=50")
     began = time.monotonic()
@@ -106,7 +108,7 @@ def test_ranks_with_different_configs_are_refused_before_the_first_step(tmp_path
 
 
 @pytest.mark.row(50)
-@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("seed", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_two_processes_with_one_seed_end_with_the_same_weights(seed, tmp_path):
     from layerlab.train import checkpoint
 

@@ -3,6 +3,7 @@
 import json
 
 import optuna
+import pytest
 import yaml
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -20,6 +21,7 @@ def trials(folder):
     return optuna.load_study(study_name="sweep", storage=storage).trials
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_without_repeating_points_and_leaves_an_experiment(tmp_path):
     done = cli(*SEARCH, *SPACE, "hydra.sweeper.trials=4", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -47,6 +49,7 @@ def test_a_search_goes_on_without_repeating_points_and_leaves_an_experiment(tmp_
     assert "holds a study of another search space (optimizer.lr); give another hydra.sweep.dir=" in other.stderr
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_told_as_failed_and_passed_over(tmp_path):
     options = (*FAULTY, *SEARCH[1:], "callbacks.fault.how=raise,none", "hydra.sweeper.trials=4")
     done = cli("-m", *options, "hydra.sweeper.sampler=random", "model.width=8,16,32", cwd=tmp_path)

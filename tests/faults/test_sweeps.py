@@ -105,6 +105,7 @@ def test_a_wrong_value_anywhere_in_the_grid_stops_it_before_the_first_job(tmp_pa
     assert "did you mean model.width?" in done.stderr
 
 
+@pytest.mark.slow
 def test_two_sweeps_in_one_folder_are_refused(tmp_path):
     assert cli("-m", *SHORT, "seed=0,1", "record=light", cwd=tmp_path).returncode == 0
     other = cli("-m", *SHORT, "seed=0,1", "record=light", "model.width=8", cwd=tmp_path)
@@ -160,6 +161,7 @@ def kills(tmp_path, moments):
     return row["values"]
 
 
+@pytest.mark.slow
 @pytest.mark.row(24)
 def test_a_sweep_whose_parent_is_killed_is_finished_by_the_same_command(tmp_path):
     random.seed(0)

@@ -18,7 +18,7 @@ from layerlab.sweep import search
     [
         ("lr=interval(1e-4,1e-1)", FloatDistribution(1e-4, 1e-1)),
         ("lr=tag(log,interval(1e-4,1e-1))", FloatDistribution(1e-4, 1e-1, log=True)),
-        ("width=interval(8,64)", IntDistribution(8, 64)),
+        ("width=int(interval(8,64))", IntDistribution(8, 64)),
         ("width=range(8,65,8)", IntDistribution(8, 64, step=8)),
         ("act=relu,gelu", CategoricalDistribution(["relu", "gelu"])),
         ("act=choice(relu,gelu)", CategoricalDistribution(["relu", "gelu"])),
