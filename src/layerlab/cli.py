@@ -109,6 +109,10 @@ def train(argv: list[str]) -> int:
     def run_job(config: DictConfig) -> float | None:
         sys.argv = typed  # Lightning starts the other ranks with it
         checked = composed(config)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            from layerlab.sweep.engine import refuse_several_devices
+
+            refuse_several_devices(checked.config)
         from layerlab.train.devices import prepare
 
         prepare(checked.config)

@@ -65,17 +65,15 @@ def launch(
     the first job starts.
     """
     composed = compose_all(Composer(loader, str(config.hydra.job.config_name)), overrides)
-    if devices := {c.config["trainer"].get("devices", 1) for c in composed} - {1}:
-        raise LayerlabError(
-            f"trainer.devices={devices.pop()}: every rank would run the whole sweep again; "
-            f"sweep with trainer.devices=1, or start one run per setting"
-        )
+    for one in composed:
+        refuse_several_devices(one.config)
     varied = varied or _differing(overrides)
     for one in composed:  # the runs of a sweep stand together in wandb
         if one.config["logger"].get("wandb"):
-            name = Path(config.hydra.sweep.dir).name
+            name = folder(config, overrides[0], list(varied)).name
             one.config["logger"] |= {"group": one.config["logger"]["group"] or name, "job_type": "sweep"}
-    ledger = Ledger(Path(config.hydra.sweep.dir), _common(overrides[0], varied))
+    place = folder(config, overrides[0], list(varied))  # another's sweeper has not settled it
+    ledger = Ledger(place, _common(overrides[0], varied))
     try:
         at_once = jobs_at_once(config.sweep.jobs, composed[0].config)
         own = [_of_keys(job, varied) for job in overrides]
@@ -83,6 +81,15 @@ def launch(
     finally:
         ledger.close()
     return [_returned(job, c) for job, c in zip(jobs, composed, strict=True)]
+
+
+def refuse_several_devices(config: dict[str, Any]) -> None:
+    """Refuse a job of a sweep that would start ranks. Raises LayerlabError."""
+    if (devices := config["trainer"].get("devices", 1)) != 1:
+        raise LayerlabError(
+            f"trainer.devices={devices}: every rank would run the whole sweep again; "
+            f"sweep with trainer.devices=1, or start one run per setting"
+        )
 
 
 def _returned(job: Job, composed: Composed) -> JobReturn:

@@ -178,7 +178,8 @@ def source_hash() -> str:
 
 def _found(place: Path) -> dict[str, Any]:
     """Status and results of a run, from its folder or from its row; {} where there is nothing to read."""
-    files = [place] if place.suffix == ".json" else [place / "status.json", place / "results.json"]
+    names = ("row.json", "status.json", "results.json")  # the row: of another launcher, which makes folders
+    files = [place] if place.suffix == ".json" else [place / n for n in names]
     found: dict[str, Any] = {}
     for file in files:
         try:

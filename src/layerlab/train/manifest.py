@@ -75,7 +75,7 @@ def make_folder(composed: Composed, given: str | None) -> Path:
     try:
         if given and light:
             Path(given).parent.mkdir(parents=True, exist_ok=True)
-            return Path(given)
+            return Path(given) / "row.json" if Path(given).is_dir() else Path(given)
         if given:
             folder = Path(given).expanduser()
             folder.mkdir(parents=True, exist_ok=True)
