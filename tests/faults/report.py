@@ -91,12 +91,13 @@ def run() -> tuple[int, Path]:
     return subprocess.run(command, cwd=ROOT, check=False).returncode, file
 
 
-def table(report: Path) -> str:
+def table(reports: list[Path]) -> str:
     """The rows as markdown, each with its tests and what came out, and the counts."""
+    cases = {(c.get("classname"), c.get("name")): c for r in reports for c in ET.parse(r).iter("testcase")}
     tests: dict[int, dict[str, Counter]] = defaultdict(lambda: defaultdict(Counter))
     counts: Counter = Counter()
     total = 0
-    for case in ET.parse(report).iter("testcase"):
+    for case in cases.values():
         name = case.get("name", "").split("[")[0]
         place = case.get("classname", "").removeprefix("tests.").replace(".", "/")
         result = next((c.tag for c in case if c.tag in ("failure", "error", "skipped")), "passed")
@@ -122,10 +123,14 @@ def table(report: Path) -> str:
 
 def main() -> int:
     """Run, write the page, and end as pytest did."""
-    code, report = run()
+    given = [Path(a) for a in sys.argv[1:]]
+    code = 0
+    if not given:
+        code, report = run()
+        given = [report]
     before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n\n{table(report)}\n\n{END}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{BEGIN}\n\n{table(given)}\n\n{END}{after}", encoding="utf-8")
     return code
 
 

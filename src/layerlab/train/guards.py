@@ -57,8 +57,8 @@ class Signals(Callback):
         try:
             yield
         finally:
-            for s, handler in before.items():
-                signal.signal(s, handler)
+            for s, handler in before.items():  # a second SIGTERM must not cut short what the first one has begun
+                signal.signal(s, signal.SIG_IGN if self.received and handler == signal.SIG_DFL else handler)
 
     def _receive(self, number: int, frame: Any) -> None:
         again, self.received = self.received, number

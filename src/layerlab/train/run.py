@@ -305,7 +305,9 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
     pictures = figures.chosen(config["figures"], model)
     if config["check_only"]:
         recipe = optim.Recipe(partial(make, config["optimizer"]), partial(make, config["schedule"]), frozen, lr)
-        expected = forecast.forecast(model, data, recipe, trainer.strategy.root_device, config["trainer"])
+        cached = probed and probe.why_not(policy, config["augment"]) is None
+        device = trainer.strategy.root_device
+        expected = forecast.forecast(model, data, recipe, device, config["trainer"], cached)
         record.write("forecast.json", expected.facts())
         print(_plan(model, data, trainer, folder, str(expected)))
         if folder and "examples" in pictures:
