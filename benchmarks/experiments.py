@@ -124,7 +124,7 @@ SWEEPS = {  # name -> the command whose table is kept in results/sweep_NAME.csv
     "'seed=range(3)'",
     "cnn_trashnet": f"python train.py -m experiment=transfer_500_cnn {TRASHNET} data.size=64 'seed=range(3)'",
     "decay_trashnet": f"python train.py -m model=pretrained {TRASHNET} optimizer.weight_decay=.01,.02 'seed=range(5)'",
-    "warmup_trashnet": f"python train.py -m model=pretrained {TRASHNET} freeze=none freeze.bn=frozen "
+    "warmup_trashnet": f"python train.py -m model=pretrained {TRASHNET} data.size=64 freeze=none freeze.bn=frozen "
     "schedule.warmup=.05,.1 'seed=range(3)'",
     "activations_digits": "python train.py -m experiment=activation_sweep",
     "freeze_photos": "python train.py -m experiment=freeze_sweep",
