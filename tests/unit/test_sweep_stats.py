@@ -70,6 +70,7 @@ def test_pairs_that_differ_alike_or_not_at_all_are_no_division_by_zero():
     same, shifted = stats.compare(found, found[0])
     assert (same.p, same.effect) == (1.0, 0.0)
     assert shifted.difference == pytest.approx(0.1)
+    assert (shifted.p, shifted.effect) == (0.5, None)  # the sign test of two pairs
 
 
 def test_a_setting_that_is_surely_worse_is_distinguishable_from_the_best():

@@ -17,6 +17,7 @@ from layerlab.sweep.ledger import Job
 REPEATS = ("seed", "data.split_seed", "data.fold")  # keys that repeat a setting and make no new one
 LEVEL = 0.95
 RESAMPLES = 9999
+ROUNDING = 1e-6  # relative, of figures that were computed in 32 bits
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Setting:
 class Comparison:
     """A setting minus another, paired by what repeats them: mean difference, its 95 % t-interval, and how sure it is.
 
-    p: of the paired t-test; p_holm: corrected for all comparisons made (Holm 1979). effect: mean of the differences in
-    their standard deviations (Cohen's d for paired samples).
+    p: of the paired t-test, or of the sign test where all pairs differ alike. p_holm: corrected for all comparisons
+    made (Holm 1979). effect: mean of the differences in their standard deviations (Cohen's d for paired samples).
     """
 
     setting: str
@@ -136,12 +137,16 @@ def _corrected(c: Comparison, p: float) -> Comparison:
 def _pair(one: Setting, other: Setting) -> Comparison:
     repeats = [r for r in one.values if r in other.values]
     differences = [one.values[r] - other.values[r] for r in repeats]
-    n, mean = len(differences), statistics.mean(differences) if differences else float("nan")
+    n, mean = len(differences), statistics.mean(differences) if differences else one.mean - other.mean
     if n < 2:
         return Comparison(one.name, other.name, n, mean, None, None, None, None, None)
     half, spread = half_width(differences) or 0.0, statistics.stdev(differences)
-    if spread <= 1e-9 * abs(mean):  # every pair differs alike
-        p, effect = (1.0, 0.0) if mean == 0 else (0.0, float("inf") if mean > 0 else float("-inf"))
+    p: float
+    effect: float | None
+    if spread <= ROUNDING * max(
+        map(abs, [*one.values.values(), mean])
+    ):  # every pair differs alike: no spread to test by
+        p, effect = (1.0, 0.0) if abs(mean) <= ROUNDING else (2.0 ** (1 - n), None)  # the sign test (Arbuthnott 1710)
     else:
         p, effect = float(stats.ttest_1samp(differences, 0).pvalue), mean / spread
     return Comparison(one.name, other.name, n, mean, mean - half, mean + half, p, None, effect)

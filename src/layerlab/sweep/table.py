@@ -37,7 +37,7 @@ def leave(jobs: Sequence[Job], folder: Path, control: str | None) -> str:
         "best": ordered[0].name,
         "not_distinguishable_from_the_best": close,
     }
-    text_of = json.dumps(facts, indent=1, ensure_ascii=False).replace("Infinity", '"inf"')
+    text_of = json.dumps(facts, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "statistics.json").write_text(text_of + "\n", encoding="utf-8")
     pictures.draw(name, more, found, folder / "sweep.png")
     lines = [text(name, ordered)]
@@ -67,7 +67,8 @@ def differences(compared: Sequence[Comparison]) -> str:
     lines = [f"{against:{width}}  {'difference':>10}  {'95 %':>19}    n  {'p (Holm)':>9}  {'effect d':>8}"]
     for c in compared:
         interval = f"{c.low:+.4f} … {c.high:+.4f}" if c.low is not None else ""
-        sure = f"{c.p_holm:>9.3g}  {c.effect:>8.2f}" if c.p_holm is not None else ""
+        sure = f"{c.p_holm:>9.3g}" if c.p_holm is not None else ""
+        sure += f"  {c.effect:>8.2f}" if c.effect is not None else ""
         lines.append(f"{c.setting:{width}}  {c.difference:>+10.4f}  {interval:>19}  {c.n:>3}  {sure}".rstrip())
     return "\n".join(lines)
 
