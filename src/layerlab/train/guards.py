@@ -125,11 +125,15 @@ class Finite(Callback):
         self.skipped: Tensor | None = None  # 1 from the first bad loss on, on the device
         self.first: Tensor | None = None  # the step of that loss
         self.value: Tensor | None = None
+        self.scaled = self.clipped = False
         self.norm: Tensor | None = None  # of the gradients of the step before, where it was computed
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Model)
-        pl_module.watch_norm = partial(self._norm_is, trainer, pl_module)
+        # asked here once: Lightning's properties cost more than the look itself
+        self.scaled = str(trainer.precision) == "16-mixed"
+        self.clipped = bool(trainer.gradient_clip_val) and trainer.gradient_clip_algorithm != "value"
+        pl_module.watch_norm = None if self.scaled else partial(self._norm_is, trainer, pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Model)
@@ -161,8 +165,6 @@ class Finite(Callback):
     def _norm_is(self, trainer: Trainer, pl_module: LightningModule, norm: Tensor) -> None:
         """Called by the model with the norm that clipping has computed."""
         self.norm = norm
-        if str(trainer.precision) == "16-mixed":
-            return
         if norm.device.type == "cuda" and "fused" in trainer.optimizers[0].defaults:
             self._mark(trainer, ~torch.isfinite(norm), norm)
         elif not torch.isfinite(norm):
@@ -174,8 +176,7 @@ class Finite(Callback):
             raise self._diverged(trainer, pl_module, f"loss or norm: {float(self.value):.4g}", int(self.first))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
-        clipped = trainer.gradient_clip_val and trainer.gradient_clip_algorithm != "value"
-        if not clipped and trainer.global_step % NORM_EVERY == 0 and str(trainer.precision) != "16-mixed":
+        if not (self.clipped or self.scaled) and trainer.global_step % NORM_EVERY == 0:
             self.norm = _norm(pl_module)
             if not torch.isfinite(self.norm):
                 self.look(trainer, pl_module)  # the loss before it, if it was that
@@ -184,7 +185,7 @@ class Finite(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # ty: ignore[missing-attribute]
+        if self.skipped is not None and trainer.global_step % trainer.log_every_n_steps == 0:  # ty: ignore[missing-attribute]
             self.look(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
