@@ -78,8 +78,10 @@ def test_exactly_the_declared_parameters_change_and_no_buffer_of_a_frozen_stage(
         kept = {id(model.get_submodule(m)) for s in still for m in frozen.modules[s]}
         for n, module in model.named_modules():
             if getattr(module, "running_mean", None) is not None:
-                same = torch.equal(before[f"{n}.running_mean"], now[f"{n}.running_mean"])
-                assert same == (id(module) in kept), n
+                for b, _ in module.named_buffers(
+                    recurse=False
+                ):  # means, variances, and how many batches they have seen
+                    assert torch.equal(before[f"{n}.{b}"], now[f"{n}.{b}"]) == (id(module) in kept), (n, b)
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
