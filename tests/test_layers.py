@@ -20,7 +20,7 @@ MAY = {  # part -> (our own parts, libraries; None = any)
     "data": (BASE, None),
     "models": (BASE | {"nn"}, {"torch", "lightning"}),
     "train": (CONFIG | {"tasks", "models.base", "data.features", "data.batches", "nn.conv"}, None),
-    "sweep": (CONFIG | {"train"}, None),
+    "sweep": (CONFIG | {"signature", "train"}, None),
     "cli": (None, None),
     "__init__": ({"train", "build"}, set()),
 }

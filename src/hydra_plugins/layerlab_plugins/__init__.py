@@ -39,14 +39,12 @@ class Grid(Sweeper):
         return sweep(self.context, self.task, self.config, [*(f"{k}={v}" for k, v in self.params.items()), *arguments])
 
 
-class Optuna(Sweeper):
+class Optuna(Grid):
     """`hydra/sweeper=optuna`: a search over intervals and choices, stored, continued by the same command."""
 
     def __init__(self, trials: int, sampler: str = "tpe", prune: bool = False, params: dict[str, Any] | None = None):
-        self.trials, self.sampler, self.prune, self.params = trials, sampler, prune, params or {}
-
-    def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
-        self.context, self.task, self.config = hydra_context, task_function, config
+        super().__init__(params)
+        self.trials, self.sampler, self.prune = trials, sampler, prune
 
     def sweep(self, arguments: list[str]) -> Any:
         from layerlab.sweep.search import search

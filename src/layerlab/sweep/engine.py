@@ -68,11 +68,10 @@ def launch(
     for one in composed:
         refuse_several_devices(one.config)
     varied = varied or _differing(overrides)
+    place = folder(config, overrides[0], list(varied))  # another's sweeper has not settled it
     for one in composed:  # the runs of a sweep stand together in wandb
         if one.config["logger"].get("wandb"):
-            name = folder(config, overrides[0], list(varied)).name
-            one.config["logger"] |= {"group": one.config["logger"]["group"] or name, "job_type": "sweep"}
-    place = folder(config, overrides[0], list(varied))  # another's sweeper has not settled it
+            one.config["logger"] |= {"group": one.config["logger"]["group"] or place.name, "job_type": "sweep"}
     ledger = Ledger(place, _common(overrides[0], varied))
     try:
         at_once = jobs_at_once(config.sweep.jobs, composed[0].config)
@@ -170,11 +169,6 @@ def finish(folder: Path, control: str | None, jobs: list[Job], logger: Any = Non
             best = {"best": facts["best"], "best/mean": facts["settings"][0]["mean"], "figure": facts["figure"]}
             summarise(folder, logger.project, logger.entity, logger.group or folder.name, logger.mode, best)
     if failed := [job for job in jobs if job.status != "ok"]:
-        raise Failed(
-            "\n".join(
-                [
-                    *(f"{j.name}: {j.error or j.status}" for j in failed),
-                    f"{len(failed)} of {len(jobs)} jobs failed; the same command tries them again",
-                ]
-            )
-        )
+        told = [f"{j.name}: {j.error or j.status}" for j in failed]
+        told.append(f"{len(failed)} of {len(jobs)} jobs failed; the same command tries them again")
+        raise Failed("\n".join(told))

@@ -28,6 +28,17 @@ def draw(figure: str, more: bool, found: Sequence[Setting], place: Path) -> None
     FigureCanvasAgg(made).print_png(place)
 
 
+def importance(found: dict[str, float], place: Path) -> None:
+    """How much of what varies in a search each key explains."""
+    fig = Figure(figsize=(6.4, 0.9 + 0.36 * len(found)), layout="constrained", dpi=150)
+    ax = fig.subplots()
+    ax.barh(list(found), list(found.values()), color=BLUE)
+    ax.invert_yaxis()
+    _quiet(ax)
+    ax.set_xlabel("share of the variance of the objective (fANOVA)")
+    FigureCanvasAgg(fig).print_png(place)
+
+
 def _factors(found: Sequence[Setting]) -> dict[str, list[str]]:
     """The keys that vary, and their values in the order of the settings."""
     values: dict[str, list[str]] = {}

@@ -27,6 +27,7 @@ from layerlab.contract import LayerlabError
 from layerlab.sweep.ledger import Job, Ledger, duration
 from layerlab.train.devices import gpus, prepare
 from layerlab.train.manifest import read_json
+from layerlab.train.signals import exit_code, listened
 
 FEW = 4  # jobs that are started without a forecast
 FIXED_S = 0.5  # of a job beside its training
@@ -76,7 +77,7 @@ class _Pool:
         queue, self.total = list(todo), len(todo)
         if self.total >= FEW:
             self._forecast(server, todo[0][1])
-        before = {s: signal.signal(s, self._receive) for s in _listened()}
+        before = {s: signal.signal(s, self._receive) for s in listened()}
         try:
             while self.running or (queue and not self.received):
                 while queue and len(self.running) < self.at_once and not self.received:
@@ -90,7 +91,7 @@ class _Pool:
             for s, handler in before.items():
                 signal.signal(s, handler)
         if self.received:
-            raise Interrupted(128 + self.received)
+            raise Interrupted(exit_code(self.received))
 
     def _forecast(self, server: Any, config: Composed) -> None:
         """Say how long all of it will take, from a few steps of the first job."""
@@ -126,8 +127,7 @@ class _Pool:
             self.failed = True
             self.say(f"{job.name}: {job.status}: {job.error}")
             return
-        figure = f"test/{job.monitor.partition('/')[2]}"
-        told = f"{figure} {job.metrics[figure]:.4f}" if figure in job.metrics else "ok"
+        told = f"{job.figure} {job.metrics[job.figure]:.4f}" if job.figure in job.metrics else "ok"
         left = self.spent / self.done * (self.total - self.done) / self.at_once
         more = f"   {duration(left)} left" if self.done < self.total else ""
         self.say(
@@ -179,12 +179,6 @@ def _gpu(config: Composed, slot: int) -> str | None:
     """The GPU of a slot, where there are several."""
     found = _wanted_gpus(config.config)
     return found[slot % len(found)] if len(found) > 1 else None
-
-
-def _listened() -> list[signal.Signals]:
-    if threading.current_thread() is not threading.main_thread():
-        return []
-    return [getattr(signal, n) for n in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, n)]
 
 
 # --- in the child

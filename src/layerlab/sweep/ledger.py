@@ -48,6 +48,11 @@ class Job:
         """Its overrides, as in a message."""
         return f"job {self.number} {' '.join(self.overrides)}".strip()
 
+    @property
+    def figure(self) -> str:
+        """The test figure that it is compared by: test/acc where val/acc is monitored."""
+        return f"test/{self.monitor.partition('/')[2]}"
+
 
 class Ledger:
     """sweep.json: written whole after every change; held by one sweep at a time.
@@ -155,8 +160,7 @@ def status(folder: Path) -> str:
     if done and left:
         lines[0] += f"; about {duration(sum(done) / len(done) * left / max(len(running), 1))} left"
     for job in jobs:
-        figure = "test/" + job.monitor.partition("/")[2]
-        told = f"{figure} {job.metrics[figure]:.4f}" if figure in job.metrics else job.error or ""
+        told = f"{job.figure} {job.metrics[job.figure]:.4f}" if job.figure in job.metrics else job.error or ""
         lines.append(f"{job.number:4} {job.status:10} {' '.join(job.overrides)}  {told}".rstrip())
     return "\n".join(lines)
 

@@ -7,15 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import optuna
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from omegaconf import DictConfig, open_dict
 from optuna.distributions import (
     BaseDistribution,
@@ -32,7 +29,9 @@ from optuna.trial import Trial, TrialState
 from layerlab.build import ConfigError
 from layerlab.compose import Composer
 from layerlab.contract import LayerlabError
+from layerlab.signature import read_target
 from layerlab.sweep import engine
+from layerlab.sweep import figure as pictures
 from layerlab.sweep.launch import jobs_at_once
 from layerlab.sweep.ledger import read_jobs
 
@@ -57,7 +56,7 @@ def search(
     folder = engine.folder(config, fixed, list(space))
     with open_dict(config):
         config.hydra.sweep.dir = str(folder)
-    study = _study(folder, space, "maximize" if _more(first.config, config) else "minimize", sampler, prune)
+    study = _study(folder, space, _more(first.config), sampler, prune)
     launcher: Any = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=config)
     launcher.varied = list(space)
     returns: list[JobReturn] = []
@@ -66,7 +65,9 @@ def search(
         jobs = [[*fixed, *_typed(t.params)] for t in asked]
         if prune:
             jobs = [[*job, f"sweep.trial={folder / STUDY}:{t._trial_id}"] for job, t in zip(jobs, asked, strict=True)]
-        returns += _told(study, asked, launcher.launch(jobs, initial_job_idx=asked[0].number), folder)
+        batch = launcher.launch(jobs, initial_job_idx=asked[0].number)
+        _tell(study, asked, batch, folder)
+        returns += batch
     _leave(study, folder, fixed)
     planned = [_typed(t.params) for t in study.trials]
     engine.finish(folder, None, [job for job in read_jobs(folder) if job.overrides in planned], config.logger)
@@ -93,14 +94,14 @@ def distribution(override: Override) -> BaseDistribution:
     raise ConfigError(f"{override.input_line}: cannot be searched; give several values, range(...) or interval(...)")
 
 
-def _study(folder: Path, space: dict[str, BaseDistribution], direction: str, sampler: str, prune: bool) -> optuna.Study:
+def _study(folder: Path, space: dict[str, BaseDistribution], more: bool, sampler: str, prune: bool) -> optuna.Study:
     """The study in a folder, a new one where there is none."""
     folder.mkdir(parents=True, exist_ok=True)
     storage = JournalStorage(JournalFileBackend(str(folder / STUDY)))
     study = optuna.create_study(
         storage=storage,
         study_name="sweep",
-        direction=StudyDirection.MAXIMIZE if direction == "maximize" else StudyDirection.MINIMIZE,
+        direction=StudyDirection.MAXIMIZE if more else StudyDirection.MINIMIZE,
         load_if_exists=True,
         pruner=optuna.pruners.MedianPruner() if prune else optuna.pruners.NopPruner(),
     )
@@ -120,7 +121,7 @@ def _study(folder: Path, space: dict[str, BaseDistribution], direction: str, sam
     return study
 
 
-def _told(study: optuna.Study, asked: Sequence[Trial], returns: Sequence[JobReturn], folder: Path) -> list[JobReturn]:
+def _tell(study: optuna.Study, asked: Sequence[Trial], returns: Sequence[JobReturn], folder: Path) -> None:
     """Tell the study what came out; a failed trial is one."""
     jobs = {tuple(job.overrides): job for job in read_jobs(folder)}
     for trial, returned in zip(asked, returns, strict=True):
@@ -130,7 +131,6 @@ def _told(study: optuna.Study, asked: Sequence[Trial], returns: Sequence[JobRetu
             continue
         pruned = jobs[tuple(_typed(trial.params))].pruned
         study.tell(trial, None if pruned else value, state=TrialState.PRUNED if pruned else TrialState.COMPLETE)
-    return list(returns)
 
 
 def _leave(study: optuna.Study, folder: Path, fixed: Sequence[str]) -> None:
@@ -157,18 +157,7 @@ def _leave(study: optuna.Study, folder: Path, fixed: Sequence[str]) -> None:
     chosen = " ".join(_typed(study.best_params))
     print(f"\nbest     {chosen}  {study.best_value:.4f}; {folder / 'best.yaml'} is an experiment")
     if len(done) > 3 and len({t.value for t in done}) > 1 and len(study.best_params) > 1:
-        _draw(optuna.importance.get_param_importances(study), folder / "importance.png")
-
-
-def _draw(found: dict[str, float], place: Path) -> None:
-    """How much of what varies each key explains."""
-    mpl.rcParams["svg.hashsalt"] = "layerlab"
-    fig = Figure(figsize=(6.4, 0.9 + 0.36 * len(found)), layout="constrained", dpi=150)
-    ax = fig.subplots()
-    ax.barh(list(found), list(found.values()), color="#0072b2")
-    ax.invert_yaxis()
-    ax.set_xlabel("share of the variance of the objective (fANOVA)")
-    FigureCanvasAgg(fig).print_png(place)
+        pictures.importance(optuna.importance.get_param_importances(study), folder / "importance.png")
 
 
 def _typed(params: dict[str, Any]) -> list[str]:
@@ -181,10 +170,8 @@ def _any(d: BaseDistribution) -> Any:
     return d.choices[0] if isinstance(d, CategoricalDistribution) else d.low  # ty: ignore[missing-attribute]
 
 
-def _more(config: dict[str, Any], full: DictConfig) -> bool:
+def _more(config: dict[str, Any]) -> bool:
     """Whether more of the objective is better; by the task where no objective is named."""
-    from layerlab.signature import read_target
-
     objective = config["objective"]
     if objective:
         return objective.rsplit("/", 1)[-1] in ("acc", "f1", "balanced_acc", "auroc", "exact")

@@ -86,7 +86,7 @@ def settings(jobs: Sequence[Job]) -> tuple[str, bool, list[Setting]]:
 
     Raises LayerlabError for runs without a figure in common.
     """
-    figure, more = f"test/{jobs[0].monitor.partition('/')[2]}", jobs[0].mode == "max"
+    figure, more = jobs[0].figure, jobs[0].mode == "max"
     found: dict[tuple[str, ...], list[Job]] = {}
     for job in jobs:
         if figure not in job.metrics:

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import partial
@@ -19,6 +18,7 @@ from torch import Tensor
 from layerlab.contract import LayerlabError
 from layerlab.models.base import Model
 from layerlab.train.checkpoint import Checkpoints
+from layerlab.train.signals import exit_code, listened
 
 NORM_EVERY = 20  # optimizer steps between two looks at the gradients, where clipping does not look at every step
 EXPLODED = 1e4  # times the first loss, or times 1 where that is less
@@ -53,7 +53,7 @@ class Signals(Callback):
     @contextmanager
     def installed(self) -> Generator[None]:
         """Listen while the block runs; only the main thread of a process may."""
-        before = {s: signal.signal(s, self._receive) for s in _listened()}
+        before = {s: signal.signal(s, self._receive) for s in listened()}
         try:
             yield
         finally:
@@ -63,11 +63,11 @@ class Signals(Callback):
     def _receive(self, number: int, frame: Any) -> None:
         again, self.received = self.received, number
         if not self.training or (number == again == signal.SIGINT):  # a second Ctrl-C does not wait
-            raise SystemExit(_code(number))
+            raise SystemExit(exit_code(number))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.training = True
-        for number in _listened():  # Lightning's handler of SIGTERM would end the run with code 0 and no checkpoint
+        for number in listened():  # Lightning's handler of SIGTERM would end the run with code 0 and no checkpoint
             signal.signal(number, self._receive)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -107,7 +107,7 @@ class Signals(Callback):
             print(f"{self.name}: stopped after step {trainer.global_step}; resume={where} goes on", file=sys.stderr)
             if self.name == "SIGUSR1":
                 requeue()
-        raise SystemExit(_code(self.received))
+        raise SystemExit(exit_code(self.received))
 
 
 class Finite(Callback):
@@ -216,23 +216,12 @@ class Finite(Callback):
         )
 
 
-def _code(number: int) -> int:
-    return 128 + (number if number == signal.SIGINT else signal.SIGTERM)
-
-
 def requeue() -> None:
     """Under Slurm put this job back into the queue; it goes on in the same folder."""
     if job := os.environ.get("SLURM_JOB_ID"):
         done = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True, check=False)
         said = "requeued" if done.returncode == 0 else f"not requeued: {done.stderr.strip()}"
         print(f"slurm: job {job} {said}", file=sys.stderr)
-
-
-def _listened() -> list[signal.Signals]:
-    """The signals that end a run; only the main thread may listen."""
-    if threading.current_thread() is not threading.main_thread():
-        return []
-    return [getattr(signal, n) for n in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, n)]
 
 
 def _norm(module: LightningModule) -> Tensor:
