@@ -57,7 +57,7 @@ def check(config: Config, declared: Config, choices: dict[str, Any] | None = Non
     Raises ConfigError with every finding.
     """
     allowed = allowed_prefixes(config)
-    findings = [*_unknown_keys(config, declared, ()), *_targets(config, (), allowed)]
+    findings = [*_unknown_keys(config, declared, ()), *_targets(config, allowed)]
     findings += _plain_types(config, declared, ())
     findings = findings or [*_fit(config, choices or {})]
     if findings:
@@ -89,24 +89,27 @@ def refuse_untrusted(config: Config, place: str) -> None:
     """
     own = config.get("user") or {}
     if set(own.get("paths") or []) | set(own.get("targets") or []) <= _trusted:
-        if refused := [*_outside(config, (), allowed_prefixes(config))]:
+        if refused := [*_outside(config, allowed_prefixes(config))]:
             raise ConfigError(*refused)
         return
     again = " ".join(f"user.{k}=[{','.join(own[k])}]" for k in ("paths", "targets") if own.get(k))
     raise ConfigError(f"{place}: was made with code that is not layerlab's; if you know it, add {again}")
 
 
-def _outside(node: Any, where: tuple[str, ...], allowed: tuple[str, ...]) -> Iterator[str]:
+def _nodes(node: Any, where: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Config]]:
+    """Every dict in a config with its place, the inner ones first."""
+    pairs = enumerate(node) if isinstance(node, list) else node.items() if isinstance(node, dict) else ()
+    for key, value in pairs:
+        yield from _nodes(value, (*where, str(key)))
+    if isinstance(node, dict):
+        yield where, node
+
+
+def _outside(config: Config, allowed: tuple[str, ...]) -> Iterator[str]:
     """Targets that may not be named, anywhere in a config."""
-    if isinstance(node, list):
-        for i, value in enumerate(node):
-            yield from _outside(value, (*where, str(i)), allowed)
-    if not isinstance(node, dict):
-        return
-    for key, value in node.items():
-        yield from _outside(value, (*where, str(key)), allowed)
-    if "_target_" in node and not permitted(node["_target_"], allowed):
-        yield _not_allowed(".".join([*where, "_target_"]), node["_target_"], allowed)
+    for where, node in _nodes(config):
+        if "_target_" in node and not permitted(node["_target_"], allowed):
+            yield _not_allowed(".".join([*where, "_target_"]), node["_target_"], allowed)
 
 
 def permitted(path: Any, allowed: tuple[str, ...]) -> bool:
@@ -162,20 +165,16 @@ def config_dir() -> Path:
     return inside if inside.is_dir() else Path(__file__).parents[2] / "configs"
 
 
-def _targets(node: Any, where: tuple[str, ...], allowed: tuple[str, ...]) -> Iterator[str]:
-    if isinstance(node, list):
-        for i, item in enumerate(node):
-            yield from _targets(item, (*where, str(i)), allowed)
-    if not isinstance(node, dict):
-        return
-    for key in node:
-        if not isinstance(key, str):  # on, off, yes and no are booleans to YAML
-            yield f"{'.'.join(where)}: the key {key!r} is not text; rename it, or quote it in the yaml"
-            return
-    for key, value in node.items():
-        yield from _targets(value, (*where, str(key)), allowed)
-    if "_target_" not in node:
-        return
+def _targets(config: Config, allowed: tuple[str, ...]) -> Iterator[str]:
+    """What is wrong with the targets of a config and with what they are given."""
+    for where, node in _nodes(config):
+        if odd := [key for key in node if not isinstance(key, str)]:  # on, off, yes and no are booleans to YAML
+            yield f"{'.'.join(where)}: the key {odd[0]!r} is not text; rename it, or quote it in the yaml"
+        elif "_target_" in node:
+            yield from _target(where, node, allowed)
+
+
+def _target(where: tuple[str, ...], node: Config, allowed: tuple[str, ...]) -> Iterator[str]:
     name = ".".join([*where, "_target_"])
     path = node["_target_"]
     if not permitted(path, allowed):

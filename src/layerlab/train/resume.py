@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,18 @@ def find(composed: Composed) -> Path | None:
             raise LayerlabError(f"resume={wanted}: no run in this folder; give the folder of a run, or resume=last")
         read_config(folder)  # or a refusal
         return folder
-    parent, own = Path(composed.config["logs"]).expanduser() / composed.name, config_hash(composed.config)
+    parent = Path(composed.config["logs"]).expanduser() / composed.name
+    return _newest_run(parent.glob("*"), config_hash(composed.config))
+
+
+def _newest_run(folders: Iterable[Path], own: str) -> Path | None:
+    """Of these folders that of the newest run with a config hash, None where there is none."""
     found = []
-    for file in parent.glob("*/manifest.json"):
-        manifest = read_json(file)
-        if manifest.get("config_hash") == own:
-            found.append((manifest["started"], file.parent))
+    for folder in folders:
+        if (folder / "manifest.json").is_file():
+            manifest = read_json(folder / "manifest.json")
+            if manifest.get("config_hash") == own:
+                found.append((manifest["started"], folder))
     return max(found)[1] if found else None
 
 
@@ -59,18 +66,15 @@ def exact(config: dict[str, Any]) -> None:
             raise LayerlabError(f"callbacks.{name}: not exact across resume; use callbacks=ema, or start a new run")
 
 
-def warn_of_other_data(record_of: Path, own: str, fingerprint: str) -> None:
+def warn_of_other_data(folder: Path, own: str, fingerprint: str) -> None:
     """One line where the newest run with the same config, beside this one, read other data."""
-    found = []
-    for file in record_of.parent.glob("*/manifest.json"):
-        if file.parent == record_of:
-            continue
-        manifest = read_json(file)
-        if manifest.get("config_hash") == own and "data" in manifest:
-            found.append((manifest["started"], manifest["data"]["fingerprint"], file.parent))
-    if found and max(found)[1] != fingerprint:
-        _, old, place = max(found)
-        print(f"data: has changed since {place} (fingerprint {fingerprint}, was {old})", file=sys.stderr)
+    # by the hash in their names: a sweep has as many other folders as it has jobs
+    other = _newest_run((f for f in folder.parent.glob(f"*-{own}*") if f != folder), own)
+    if (
+        other
+        and (old := read_json(other / "manifest.json").get("data", {}).get("fingerprint", fingerprint)) != fingerprint
+    ):
+        print(f"data: has changed since {other} (fingerprint {fingerprint}, was {old})", file=sys.stderr)
 
 
 def check_data(manifest: dict[str, Any], fingerprint: str) -> None:

@@ -502,12 +502,13 @@ def _solve(model: Model, data: Any, task: Task, trainer: Trainer, saver: checkpo
 def assemble(config: Config) -> tuple[Any, Task, Model]:
     """Data, task and model of a config, fitted to each other; the weights drawn with the seed of the config."""
     make = partial(build, allowed=allowed_prefixes(config))
-    getattr(locate(config["model"]["_target_"], allowed_prefixes(config)), "refuse", dict)(config["model"])
+    architecture = locate(config["model"]["_target_"], allowed_prefixes(config))
+    architecture.refuse(config["model"])
     data = make(config["data"])
     data.seed = config["seed"]
     data.prepare_data()
     task = make(config["task"], data.spec)
-    if getattr(locate(config["model"]["_target_"], allowed_prefixes(config)), "raw_window", False):
+    if architecture.raw_window:
         task = task.raw_window()
     seed_everything(config["seed"])  # again: what loading drew must not move the weights
     try:
