@@ -15,6 +15,7 @@ import torch
 
 import layerlab
 from layerlab.contract import DataSpec
+from layerlab.train.guards import Signals
 from layerlab.train.run import Run
 
 torch.set_num_threads(1)
@@ -39,6 +40,28 @@ def rows_of_the_fault_table(request, record_property):
     for marker in request.node.iter_markers("row"):
         for n in marker.args:
             record_property("row", n)
+
+
+@pytest.fixture
+def cut_after(monkeypatch) -> Callable[[int], contextlib.AbstractContextManager[None]]:
+    """`with cut_after(step):` what trains in it is ended as by SIGTERM after so many optimizer steps.
+
+    Or at the validation that is due there.
+    """
+
+    @contextlib.contextmanager
+    def cut(step: int):
+        def agreed(self, trainer):
+            self.received = 15 if trainer.global_step == step else 0
+            return bool(self.received)
+
+        with monkeypatch.context() as m:
+            m.setattr(Signals, "_agreed", agreed)
+            with pytest.raises(SystemExit) as e:
+                yield
+        assert e.value.code == 143
+
+    return cut
 
 
 def shared(name: str) -> Path:

@@ -16,19 +16,13 @@ SHORT += ("trainer.max_epochs=3", "select=last", "trainer.gradient_clip_val=1")
 PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "epoch_sums")
 
 
-def ends(train, tmp_path, monkeypatch, step, *options):
+def ends(train, tmp_path, cut_after, step, *options):
     """The last checkpoints and the logs of a run that was not cut, and of one that was after so many steps."""
     whole = train(*options)
     straight = whole.folder.rename(tmp_path / "straight")
 
-    def agreed(self, trainer):
-        self.received = 15 if trainer.global_step == step else 0
-        return bool(self.received)
-
-    with monkeypatch.context() as m:
-        m.setattr(Signals, "_agreed", agreed)
-        with pytest.raises(SystemExit):
-            train(*options)
+    with cut_after(step):
+        train(*options)
     (folder,) = (f.parent for f in tmp_path.glob("*/*/manifest.json"))
     torch.manual_seed(99)
     again = train(f"resume={folder}", *(o for o in options if o.startswith("user.")))
@@ -40,13 +34,12 @@ def ends(train, tmp_path, monkeypatch, step, *options):
 
 @pytest.mark.row(1, 4, 6)
 @pytest.mark.parametrize("model", TRAINED)
-def test_every_model_goes_on_exactly(model, given, train, tmp_path, monkeypatch):  # noqa: F811
+def test_every_model_goes_on_exactly(model, given, train, tmp_path, cut_after):  # noqa: F811
     data = first_data(model)
     chosen = [*given(model, data), f"model={model}", f"data={data}", *SHORT]
     if "dropout" in model_class(model).parameters:
         chosen.append("model.dropout=0.2")
-    logs = tmp_path / "logs-of-the-cut"
-    mine, theirs = ends(lambda *o: train(*o), logs.parent, monkeypatch, 4, *chosen)
+    mine, theirs = ends(train, tmp_path, cut_after, 4, *chosen)
     for part in PARTS:
         assert checkpoint.equal(mine[part], theirs[part]), part
 
@@ -54,14 +47,14 @@ def test_every_model_goes_on_exactly(model, given, train, tmp_path, monkeypatch)
 @pytest.mark.row(53)
 @pytest.mark.parametrize("step", [pytest.param(2, marks=pytest.mark.slow), 5, pytest.param(7, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("strategy", [s for s in options("freeze") if s not in ("auto", "lp_ft")])
-def test_every_freeze_strategy_goes_on_exactly(strategy, step, train, tmp_path, monkeypatch):
+def test_every_freeze_strategy_goes_on_exactly(strategy, step, train, tmp_path, cut_after):
     torch.manual_seed(0)
     torch.save(timm.create_model("test_efficientnet").state_dict(), tmp_path / "w.pth")
     weights = "null" if strategy == "scratch" else str(tmp_path / "w.pth")
     chosen = ["model=pretrained", "model.backbone=test_efficientnet", f"model.weights={weights}", f"freeze={strategy}"]
     chosen += ["data=photos", "data.batch_size=16", "model.drop_path=0.1", "model.dropout=0.2", *SHORT]
     chosen += ["freeze.n=2"] if strategy == "first_n" else []
-    mine, theirs = ends(train, tmp_path, monkeypatch, step, *chosen)
+    mine, theirs = ends(train, tmp_path, cut_after, step, *chosen)
     for part in PARTS:
         assert checkpoint.equal(mine[part], theirs[part]), part
 

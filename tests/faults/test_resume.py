@@ -11,7 +11,6 @@ import torch
 import layerlab
 from layerlab.contract import LayerlabError
 from layerlab.train import checkpoint
-from layerlab.train.guards import Signals
 
 SHORT = ("trainer.limit_train_batches=4", "trainer.limit_val_batches=2", "trainer.max_epochs=2", "select=last")
 RUNS = {
@@ -38,19 +37,10 @@ def quiet(tmp_path, monkeypatch):
     return train
 
 
-def cut(monkeypatch, quiet, step, *options):
+def cut(cut_after, quiet, step, *options):
     """The folder of a run that a signal ended after so many optimizer steps, or at the validation that is due there."""
-
-    def agreed(self, trainer):
-        if trainer.global_step == step:
-            self.received = 15
-        return trainer.global_step == step
-
-    with monkeypatch.context() as m:
-        m.setattr(Signals, "_agreed", agreed)
-        with pytest.raises(SystemExit) as e:
-            quiet(*options)
-        assert e.value.code == 143
+    with cut_after(step):
+        quiet(*options)
     (folder,) = (f.parent for f in newest_first("logs"))
     assert json.loads((folder / "status.json").read_text())["status"] == "preempted"
     return folder
@@ -71,12 +61,12 @@ def last(folder):
 
 @pytest.mark.row(1, 4, 5, 6, 53, 54)
 @pytest.mark.parametrize(("name", "step"), CASES)
-def test_a_run_cut_at_any_step_ends_as_one_that_was_not(name, step, quiet, monkeypatch):
+def test_a_run_cut_at_any_step_ends_as_one_that_was_not(name, step, quiet, cut_after):
     whole = quiet(*RUNS[name], *SHORT)
     straight = whole.folder.rename("straight")
     if step >= whole.results["steps"] and name != "cnn":
         pytest.skip("the run has no so many steps")
-    folder = cut(monkeypatch, quiet, min(step, whole.results["steps"]), *RUNS[name], *SHORT)
+    folder = cut(cut_after, quiet, min(step, whole.results["steps"]), *RUNS[name], *SHORT)
     torch.manual_seed(step)  # the state that a new process finds is another
     again = quiet(f"resume={folder}")
     assert again.folder == folder
@@ -89,9 +79,9 @@ def test_a_run_cut_at_any_step_ends_as_one_that_was_not(name, step, quiet, monke
 
 
 @pytest.mark.row(7)
-def test_last_is_the_newest_run_with_the_same_config(quiet, monkeypatch):
+def test_last_is_the_newest_run_with_the_same_config(quiet, cut_after):
     options = ("model=mlp", *SHORT)
-    folder = cut(monkeypatch, quiet, 2, *options)
+    folder = cut(cut_after, quiet, 2, *options)
     other = quiet(*options, "seed=3", "resume=last")  # none with this seed: a new run
     assert other.folder != folder
     assert quiet(*options, "resume=last").folder.resolve() == folder.resolve()
@@ -111,16 +101,16 @@ def test_last_is_the_newest_run_with_the_same_config(quiet, monkeypatch):
         ("trainer=plain", "resume: trainer is plain"),
     ],
 )
-def test_what_would_make_it_another_run_is_refused_by_name(typed, words, quiet, monkeypatch):
-    folder = cut(monkeypatch, quiet, 2, "model=mlp", *SHORT)
+def test_what_would_make_it_another_run_is_refused_by_name(typed, words, quiet, cut_after):
+    folder = cut(cut_after, quiet, 2, "model=mlp", *SHORT)
     with pytest.raises(LayerlabError, match=words):
         quiet(f"resume={folder}", typed)
     quiet(f"resume={folder}", "model=mlp", "seed=0")  # what agrees may be typed
 
 
 @pytest.mark.row(7, 8, 39)
-def test_changed_data_and_other_devices_are_refused(quiet, monkeypatch):
-    folder = cut(monkeypatch, quiet, 2, "model=mlp", *SHORT)
+def test_changed_data_and_other_devices_are_refused(quiet, cut_after):
+    folder = cut(cut_after, quiet, 2, "model=mlp", *SHORT)
     manifest = json.loads((folder / "manifest.json").read_text())
     for key, value, words in (
         ("data", manifest["data"] | {"fingerprint": "0" * 16}, "the data has changed"),
@@ -134,10 +124,10 @@ def test_changed_data_and_other_devices_are_refused(quiet, monkeypatch):
 
 
 @pytest.mark.row(11, 13)
-def test_a_damaged_checkpoint_is_passed_over_with_one_line(quiet, monkeypatch, capsys):
+def test_a_damaged_checkpoint_is_passed_over_with_one_line(quiet, cut_after, capsys):
     whole = quiet("model=mlp", *SHORT)
     whole.folder.rename("straight")
-    folder = cut(monkeypatch, quiet, 6, "model=mlp", *SHORT)
+    folder = cut(cut_after, quiet, 6, "model=mlp", *SHORT)
     newest = folder / "checkpoints" / "step-000006-cut.ckpt"
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
@@ -158,8 +148,8 @@ def test_a_folder_without_a_run_is_refused(quiet, tmp_path):
 
 
 @pytest.mark.row(14)
-def test_nothing_is_left_to_go_on_from_says_so(quiet, monkeypatch):
-    folder = cut(monkeypatch, quiet, 2, "model=mlp", *SHORT)
+def test_nothing_is_left_to_go_on_from_says_so(quiet, cut_after):
+    folder = cut(cut_after, quiet, 2, "model=mlp", *SHORT)
     for file in (folder / "checkpoints").glob("*.ckpt"):
         file.write_bytes(b"")
     with pytest.raises(LayerlabError, match=r"sha256 mismatch.*no other checkpoint in"):
