@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from layerlab.sweep.stats import Setting
 
+LABELS = 10  # along one of parallel axes
 BLUE, GREY = "#0072b2", "#9a9a9a"  # Okabe & Ito 2008: told apart by everybody
 
 
@@ -59,7 +60,7 @@ def _points(figure: str, found: Sequence[Setting]) -> Figure:
         ax.plot(values, [row] * len(values), "o", color=GREY, ms=4, mec="none", alpha=0.7)
         ax.errorbar(s.mean, row, xerr=s.half_width, fmt="o", color=BLUE, ms=6, capsize=3, lw=1.5)
     ax.set_yticks(range(len(found)), [_short(s) for s in found])
-    ax.invert_yaxis()
+    ax.set_ylim(len(found) - 0.5, -0.5)  # the first on top
     _quiet(ax)
     ax.grid(axis="x", lw=0.4, alpha=0.6)
     n = sorted({len(s.values) for s in found})
@@ -92,7 +93,7 @@ def _heat_map(figure: str, more: bool, found: Sequence[Setting], factors: dict[s
 
 def _parallel(figure: str, more: bool, found: Sequence[Setting], factors: dict[str, list[str]]) -> Figure:
     """A line per setting through its values, coloured by its mean; the best drawn last."""
-    axes = [*factors.items()]
+    axes = [(key, _in_order(values)) for key, values in factors.items()]
     fig = Figure(figsize=(1.9 * (len(axes) + 1), 3.6), layout="constrained", dpi=150)
     ax = fig.subplots()
     means = [s.mean for s in found]
@@ -105,8 +106,10 @@ def _parallel(figure: str, more: bool, found: Sequence[Setting], factors: dict[s
         ax.plot(heights, color=scale(share), lw=1.4, alpha=0.85)
     for i, (_, values) in enumerate(axes):
         ax.axvline(i, color="black", lw=0.8)
-        for j, value in enumerate(values):
-            ax.text(i, j / (len(values) - 1), f" {value}", fontsize=8, va="center")
+        every = -(-len(values) // LABELS)
+        for j, value in [*enumerate(values)][::every]:
+            label = f"{float(value):.3g}" if _is_number(value) else value
+            ax.text(i, j / (len(values) - 1), f" {label}", fontsize=8, va="center")
     ax.axvline(len(axes), color="black", lw=0.8)
     for share in (0.0, 0.5, 1.0):
         ax.text(len(axes), share, f" {low + share * (high - low):.3f}", fontsize=8, va="center")
@@ -116,6 +119,19 @@ def _parallel(figure: str, more: bool, found: Sequence[Setting], factors: dict[s
     ax.spines["left"].set_visible(False)
     ax.set_xlim(-0.05, len(axes) + 0.35)
     return fig
+
+
+def _in_order(values: list[str]) -> list[str]:
+    """Numbers by their size, anything else as it came."""
+    return sorted(values, key=float) if all(map(_is_number, values)) else values
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _short(setting: Setting) -> str:

@@ -28,6 +28,7 @@ MISTAKES = 24
 LONG = 20  # letters of a class name that are shown
 SHOWN_CLASSES = 20  # of which examples are shown
 CAM_SIDE = 7  # of a map that still says where
+TITLE = 90  # letters in a line over a page of examples
 BINS = 15  # of the confidence, as in the reported calibration error
 
 
@@ -143,8 +144,9 @@ def examples(folder: Path, model: Any, data: Any) -> Path:
         images += _photos(data, "train", own[:6]) + [None] * (6 - len(own[:6]))
         titles += [f"{_class(data, torch.tensor(c))}: {len(own):,}", *[""] * 5]
     sizes = ", ".join(f"{part} {len(s):,}" for part, s in data.splits.items())
-    notes = [line.splitlines()[0] for line in data.notes[:6]]
-    return _tiles(folder / "examples.png", images, "\n".join([f"{data.spec.name}: {sizes}", *notes]), 6, 1.3, titles)
+    notes = [line.splitlines()[0] for line in data.notes] or [sizes]  # of a folder: with the counts of each class
+    title = "\n".join(line for note in [data.spec.name, *notes] for line in textwrap.wrap(note, TITLE))
+    return _tiles(folder / "examples.png", images, title, 6, 1.3, titles)
 
 
 def saliency(folder: Path, model: Any, data: Any) -> Path:

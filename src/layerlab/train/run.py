@@ -226,7 +226,7 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
     policy, frozen, lr = _strategy(config, model, data, record.composed.choices, make, say)
     if config["plan_only"]:
         return Run(folder, model, data)
-    if config["data"].get("path") and not cut and (same := data.shared_with_training()):
+    if config["data"].get("path") and not cut and not _rank() and (same := data.shared_with_training()):
         first = ", ".join(map(str, same[:3]))
         sizes = f"{len(same)} of {len(data.splits['test'])} test examples"
         print(f"data     {sizes} equal a training example ({first} ...): the result may flatter", file=sys.stderr)
@@ -401,7 +401,7 @@ def _write(
         media(trainer.loggers, folder)
         print(_table(results, folder))
         if format := record.composed.config["export"]:
-            file, off = export(str(folder), format)
+            file, off = write_export(model, data, _first_of_test(data), format, folder / "export" / format)
             print(f"export   {file}, answers differ from those of the run by {off:.1e} at most")
 
 
@@ -745,11 +745,17 @@ def export(folder: str, format: Format = "onnx", output: str | None = None, whic
     data = build(config["data"], allowed=allowed_prefixes(config))
     data.take_over(run.data.state_dict())
     try:
-        x, _ = data.splits["test"].read(torch.arange(min(CHECKED, len(data.splits["test"]))), None)
+        x = _first_of_test(data)
     except DataError as e:  # the photos may lie elsewhere by now
         print(f"export   answers are compared on noise, for the data cannot be read ({e})", file=sys.stderr)
         x = invented(run.data.spec)
     return write_export(run.model, run.data, x, format, place)
+
+
+def _first_of_test(data: Any) -> torch.Tensor:
+    """The x on which an exported file is compared with the run."""
+    split = data.splits["test"]
+    return split.read(torch.arange(min(CHECKED, len(split))), None)[0]
 
 
 def _short(value: Any) -> str:
