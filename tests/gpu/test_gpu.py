@@ -126,3 +126,16 @@ def test_more_gpus_than_there_are_is_refused(train):
     n = torch.cuda.device_count()
     with pytest.raises(LayerlabError, match=rf"trainer.devices={n + 1}: {n + 1} requested, {n} available"):
         train("model=mlp", "trainer=gpu", f"trainer.devices={n + 1}")
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
+def test_stages_open_one_after_the_other_in_mixed_precision(precision, train):
+    options = (
+        "model=cnn",
+        "freeze=gradual",
+        "trainer=gpu",
+        "trainer.accumulate_grad_batches=2",
+        "trainer.max_epochs=6",
+    )
+    run = train(*options, f"trainer.precision={precision}")
+    assert run.metrics["test/acc"] > 0.8

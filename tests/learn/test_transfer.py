@@ -19,7 +19,7 @@ def test_a_linear_probe_tells_kinds_of_trash_apart(fit, bar, train):
     options = ("model=pretrained", "data=image_folder", f"data.path={shared('trashnet')}", f"data.fit={fit}")
     found = [train(*options, f"seed={s}") for s in range(3)]
     assert sum(r.metrics["test/acc"] for r in found) / 3 >= bar
-    assert found[1].results["cpu_seconds"]["run"] <= 60  # the others read the cache of the first
+    assert found[0].results["cpu_seconds"]["run"] <= 60  # the others read the features that it computed
 
 
 def test_twenty_epochs_of_a_cached_probe_cost_a_tenth_of_the_uncached(train):
