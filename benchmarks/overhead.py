@@ -1,15 +1,17 @@
 """What the promises of docs/reliability.md cost: the same small run with and without them.
 
-    python benchmarks/overhead.py [--rounds 7] [--epochs 50]
+    python benchmarks/overhead.py [--rounds 40] [--epochs 10]
 
 With: loss and gradient norm looked at in every step, weights before each checkpoint, signals, verified and flushed
 checkpoints, lock, preflight, keyed dropout, saved sums. Without: none of the looks, checkpoints by torch.save alone.
-Rounds alternate; each gives one ratio of CPU seconds; an A/A pair says how much of it is noise.
+Rounds interleave the arms in random order, in CPU seconds; medians of the paired ratios
+with their 95 % intervals, and an A/A pair beside them.
 """
 
 import argparse
 import contextlib
 import io
+import random
 import statistics
 import tempfile
 import time
@@ -17,6 +19,7 @@ from collections.abc import Generator
 from pathlib import Path
 from unittest import mock
 
+import scipy.stats
 import torch
 
 from layerlab.compose import compose
@@ -62,19 +65,19 @@ def cost(epochs: int, plain: bool) -> float:
 def main() -> None:
     """Print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--epochs", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=10)
     options = parser.parse_args()
     torch.set_num_threads(1)
     cost(2, False)
-    ratios, same = [], []
+    costs: dict[str, list[float]] = {"with": [], "without": [], "without again": []}
     for i in range(options.rounds):
-        order = (True, False) if i % 2 else (False, True)
-        found = {plain: cost(options.epochs, plain) for plain in order}
-        ratios.append(found[False] / found[True])
-        same.append(cost(options.epochs, True) / found[True])
-    for name, values in (("with / without", ratios), ("A/A", same)):
-        print(f"{name:16} median {statistics.median(values):.3f}  [{min(values):.3f}, {max(values):.3f}]")
+        for name in random.Random(i).sample(sorted(costs), 3):  # no arm always comes first
+            costs[name].append(cost(options.epochs, plain=name != "with"))
+    for name in ("with", "without again"):
+        ratios = [a / b for a, b in zip(costs[name], costs["without"], strict=True)]
+        low, high = scipy.stats.quantile_test(ratios, p=0.5).confidence_interval()
+        print(f"{name:13} / without: median {statistics.median(ratios):.3f} [{low:.3f}, {high:.3f}]", flush=True)
     steps = options.epochs * 40
     print(f"{options.rounds} rounds, MLP on digits, {steps:,} steps and {options.epochs} checkpoints each, 1 thread")
 

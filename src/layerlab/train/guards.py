@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -44,6 +45,7 @@ class Signals(Callback):
 
     def __init__(self) -> None:
         self.received, self.training = 0, False
+        self.alone = False  # the only process of its run
 
     @property
     def name(self) -> str | None:
@@ -66,7 +68,7 @@ class Signals(Callback):
             raise SystemExit(exit_code(number))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.training = True
+        self.training, self.alone = True, trainer.world_size == 1
         for number in listened():  # Lightning's handler of SIGTERM would end the run with code 0 and no checkpoint
             signal.signal(number, self._receive)
 
@@ -78,6 +80,8 @@ class Signals(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if self.alone and not self.received:
+            return
         loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
         # Lightning would take up a run cut at the end of an epoch without the rest of it: no validation, no figures
         due = loop.batch_progress.is_last_batch or loop._should_check_val_fx(fetcher)  # ty: ignore[invalid-argument-type]
@@ -94,7 +98,7 @@ class Signals(Callback):
             self._end(trainer)  # the checkpoint of this validation was written just now
 
     def _agreed(self, trainer: Trainer) -> bool:
-        if trainer.world_size == 1:
+        if self.alone:
             return bool(self.received)
         # as numbers: a signal reaches one rank or all of them
         mine = torch.tensor(float(self.received), device=trainer.strategy.root_device)
@@ -140,13 +144,13 @@ class Finite(Callback):
         pl_module.watch_norm = None  # it holds the trainer
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        loss = loss.detach()
         if loss.device.type == "cuda" and "fused" in trainer.optimizers[0].defaults:
+            loss = loss.detach()
             if self.limit is None:
                 self.limit = EXPLODED * loss.clamp(min=1)
             self._mark(trainer, ~(loss < self.limit), loss)
             return
-        value = float(loss)
+        value = loss.item()
         if self.limit is None:
             self.limit = EXPLODED * max(value, 1)
         if not value < self.limit:
@@ -167,7 +171,7 @@ class Finite(Callback):
         self.norm = norm
         if norm.device.type == "cuda" and "fused" in trainer.optimizers[0].defaults:
             self._mark(trainer, ~torch.isfinite(norm), norm)
-        elif not torch.isfinite(norm):
+        elif not math.isfinite(norm):
             raise self._diverged(trainer, pl_module, "gradients: not finite", trainer.global_step)
 
     def look(self, trainer: Trainer, pl_module: LightningModule) -> None:
