@@ -21,9 +21,9 @@ ACTIVATIONS, DEPTHS = ("relu", "leaky_relu", "gelu", "tanh", "sigmoid"), (1, 2, 
 
 
 def ours(seeds: int, epochs: int, record: str, folder: str) -> list[str]:
-    """The sweep as a user types it."""
+    """The sweep as a user types it, but one job at a time as in the template: two would share caches."""
     command = [sys.executable, str(ROOT / "train.py"), "-m", "experiment=activation_sweep", f"seed=range({seeds})"]
-    return [*command, f"trainer.max_epochs={epochs}", f"record={record}", f"hydra.sweep.dir={folder}"]
+    return [*command, f"trainer.max_epochs={epochs}", f"record={record}", "sweep.jobs=1", f"hydra.sweep.dir={folder}"]
 
 
 def template(seeds: int, epochs: int, folder: str) -> None:

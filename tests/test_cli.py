@@ -277,49 +277,6 @@ def test_a_sweep_over_seeds_ends_with_one_table(tmp_path):
     assert "model.width=32" in done.stdout.split("CPU s a run")[1]
 
 
-def test_wandb_is_offline_quiet_and_records_no_secret(tmp_path):
-    done = cli(
-        "model=mlp",
-        "trainer.max_epochs=1",
-        "logger=[wandb,tensorboard]",
-        "logger.tags=[a]",
-        "hydra.run.dir=out",
-        cwd=tmp_path,
-        WANDB_API_KEY="canary0" * 6,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "login" not in (done.stdout + done.stderr).lower()
-    files = [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
-    assert any(p.suffix == ".wandb" for p in files)
-    assert any("tfevents" in p.name for p in files)
-    assert (tmp_path / "out" / "metrics.csv").is_file()
-    assert not [p for p in files if b"canary0" in p.read_bytes()]
-    run = next(p for p in files if p.suffix == ".wandb")
-    inspect = subprocess.run(
-        [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(run.parent)],
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
-        timeout=120,
-    )
-    text = inspect.stdout
-    assert inspect.returncode == 0, inspect.stderr
-    assert "test/acc" in text
-    assert "diff.patch" not in text
-
-
-@pytest.mark.row(41)
-@pytest.mark.slow
-@pytest.mark.parametrize("key", [{}, {"WANDB_API_KEY": "0" * 40}], ids=["no key", "dead server"])
-def test_wandb_online_that_cannot_start_goes_on_offline(key, tmp_path):
-    dead = {"WANDB_BASE_URL": "http://127.0.0.1:9", "HOME": str(tmp_path)}
-    options = ("model=neuron", "trainer.max_epochs=1", "logger=wandb", "logger.mode=online", "hydra.run.dir=out")
-    done = cli(*options, cwd=tmp_path, **dead, **key)
-    assert done.returncode == 0, done.stderr
-    assert "Going on offline" in done.stderr
-    assert list((tmp_path / "out" / "wandb").glob("offline-run-*/*.wandb"))
-
-
 def test_check_stops_before_training(tmp_path):
     done = cli("debug=check", "model=lstm", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

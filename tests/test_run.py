@@ -199,12 +199,6 @@ def test_labels_of_a_table_end_to_end(train, tmp_path):
     assert set(run.predict(torch.zeros(1, 1))[0]) == {"input", "class", "p_late", "p_odd"}
 
 
-def test_two_wandb_runs_of_one_process_are_two(train):
-    for seed in (0, 1):
-        run = train("model=neuron", "logger=wandb", "trainer.max_epochs=1", f"seed={seed}")
-        assert len(list(run.folder.rglob("*.wandb"))) == 1
-
-
 def test_a_run_is_read_from_another_folder(train, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     series(tmp_path / "rel.csv", 300)

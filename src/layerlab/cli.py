@@ -1,4 +1,4 @@
-"""The verbs: `layerlab train|eval|predict|export|rerun|sweep ...`. Heavy imports stay inside their verb."""
+"""The verbs: `layerlab train|eval|predict|export|rerun|sweep|report ...`. Heavy imports stay inside their verb."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ USAGE = """layerlab VERB [key=value ...]
   export    write a file to deploy             layerlab export run=logs/... format=onnx
   rerun     repeat a run and compare           layerlab rerun run=logs/...
   sweep     look at a sweep                    layerlab sweep status logs/sweeps/...
+  report    a dashboard of a sweep in wandb    layerlab report wandb logs/sweeps/...
 
 Options of a verb: layerlab VERB --help"""
 
@@ -313,6 +314,33 @@ def sweep(argv: list[str]) -> int:
     return 0
 
 
+def report(argv: list[str]) -> int:
+    """`wandb DIR [project=P] [entity=E] [push=true]`: the dashboard of a sweep; pushed for those who are logged in."""
+    known = {"project": "layerlab", "entity": "", "push": "false"}
+    typed = dict(a.split("=", 1) for a in argv if "=" in a)
+    words = [a for a in argv if "=" not in a]
+    if len(words) != 2 or words[0] != "wandb" or not typed.keys() <= known.keys():
+        raise LayerlabError("report: expected wandb DIR [project=layerlab] [entity=NAME] [push=true]")
+    options = known | typed
+    folder = Path(words[1]).expanduser()
+    if options["push"] not in ("true", "false"):
+        raise LayerlabError(f"push={options['push']}: expected true or false")
+    if options["push"] == "true" and not options["entity"]:
+        raise LayerlabError("push=true: give entity=, the user or team whose project it is")
+    from layerlab.sweep.ledger import read
+
+    read(folder)  # refuses what is no sweep
+    try:
+        from layerlab.report import workspace
+    except ModuleNotFoundError as e:
+        raise LayerlabError('report: not installed; pip install "layerlab[report]"') from e
+    file = workspace.write(folder, options["project"], options["entity"])
+    print(f"written  {file}")
+    if options["push"] == "true":
+        print(f"pushed   {workspace.push(folder, options['project'], options['entity'])}")
+    return 0
+
+
 def _asked_for_help(verb: str, argv: list[str]) -> bool:
     if not {"-h", "--help"} & set(argv):
         return False
@@ -321,6 +349,7 @@ def _asked_for_help(verb: str, argv: list[str]) -> bool:
 
 
 VERBS = {"train": train, "eval": evaluate, "predict": predict, "export": export, "rerun": rerun, "sweep": sweep}
+VERBS |= {"report": report}
 
 if __name__ == "__main__":
     sys.exit(main())

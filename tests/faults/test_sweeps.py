@@ -181,3 +181,20 @@ def test_twenty_kills_at_random_moments_lose_and_double_nothing(tmp_path):
         folder = tmp_path / str(i)
         folder.mkdir()
         assert kills(folder, [random.uniform(4, 14) for _ in range(4)]) == straight
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_number_of_jobs(tmp_path):
+    code = (
+        "import resource, subprocess, sys\n"
+        "done = subprocess.run(sys.argv[1:], capture_output=True)\n"
+        "print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    peak = {}
+    for jobs in (5, 50):
+        sweep = ("-m", "model=neuron", "trainer.max_epochs=1", "record=light", "progress=none", f"seed=range({jobs})")
+        start = [sys.executable, "-c", code, sys.executable, str(ROOT / "train.py"), *sweep, f"hydra.sweep.dir=s{jobs}"]
+        done = subprocess.run(start, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=True)
+        returned, peak[jobs] = map(int, done.stdout.split())
+        assert returned == 0
+    assert peak[50] < 1.1 * peak[5], peak  # of the largest of all its processes

@@ -34,6 +34,9 @@ class State:
     bn: Literal["train", "eval", "frozen"]
 
 
+ALL_ALIKE = State("all", 1.0, "train")  # as without a strategy
+
+
 @dataclass(frozen=True)
 class Facts:
     """What a strategy may know. layers: the stages, cut finer. started: where the weights are from (models/base.py).
@@ -256,8 +259,7 @@ class Freeze:
     @property
     def trivial(self) -> bool:
         """Whether everything trains alike in every epoch, as without a strategy."""
-        plain = State("all", 1.0, "train")
-        return all(s == plain for states in self.states for s in states.values())
+        return all(s == ALL_ALIKE for states in self.states for s in states.values())
 
     @property
     def head_only(self) -> bool:
@@ -290,12 +292,16 @@ class Freeze:
     def groups(self, lr: float | None) -> list[dict[str, Any]]:
         """Parameter groups, stage x (decay | no decay), of what ever trains, with a real lr each.
 
+        Where all stages train alike they are one, `all`: a group costs an optimizer as much as a small model's step.
         Weight decay is for tensors of 2 and more dimensions: biases and the gains of norms would only be pulled to 0.
         Raises LayerlabError for multiples of an lr that the optimizer does not state.
         """
         states = self.policy.state(0)
+        stages = self.stages
+        if self.trivial:
+            stages, states = {"all": [pair for named in stages.values() for pair in named]}, {"all": ALL_ALIKE}
         found = []
-        for stage, named in self.stages.items():
+        for stage, named in stages.items():
             for decays in (True, False):
                 parameters = [p for _, p in named if p in self.ever and (p.ndim >= 2) == decays]
                 if not parameters:

@@ -17,6 +17,9 @@ from lightning.pytorch.loggers.logger import Logger
 from layerlab.contract import LayerlabError
 
 INIT_TIMEOUT_S = 10
+FINISH_TIMEOUT_S = (
+    60  # for what is not uploaded yet when a run ends; without one a network that was cut holds it forever
+)
 
 # wandb records the machine, the git remote, the console and the packages unless told not to
 QUIET = {
@@ -106,8 +109,7 @@ def _wandb(
             job_type=job_type,
             tags=tags,
             config=config,
-            save_code=False,
-            settings=wandb.Settings(init_timeout=INIT_TIMEOUT_S, mode="offline" if offline else "online"),
+            settings=_settings(offline),
         )
         logger.experiment  # noqa: B018  (starts the run now, where a failure can be answered)
         return logger
@@ -120,6 +122,18 @@ def _wandb(
         print(f"logger.mode=online: {str(e).splitlines()[0]} Going on offline, see wandb sync", file=sys.stderr)
         wandb.teardown()  # it remembers the mode of its first start
         return make(offline=True)
+
+
+def _settings(offline: bool) -> Any:
+    import wandb
+
+    return wandb.Settings(
+        mode="offline" if offline else "online",
+        save_code=False,
+        init_timeout=INIT_TIMEOUT_S,
+        finish_timeout=FINISH_TIMEOUT_S,
+        finish_timeout_raises=True,
+    )
 
 
 class History(Logger):
@@ -183,7 +197,6 @@ def summarise(folder: Path, project: str, entity: str | None, group: str, mode: 
     with suppress(Exception):  # a logger never stops a sweep
         import wandb
 
-        settings = wandb.Settings(init_timeout=INIT_TIMEOUT_S, save_code=False)
         run = wandb.init(
             dir=str(folder),
             project=project,
@@ -191,8 +204,7 @@ def summarise(folder: Path, project: str, entity: str | None, group: str, mode: 
             group=group,
             job_type="summary",
             name=f"{group}-summary",
-            mode="online" if mode == "online" else "offline",
-            settings=settings,
+            settings=_settings(mode == "offline"),
         )
         run.log(
             {
@@ -217,8 +229,11 @@ def close(loggers: list[Any], failed: bool) -> None:
     for logger in loggers:
         logger.finalize("failed" if failed else "success")
         if type(logger).__name__ == "WandbLogger":
-            with suppress(Exception):  # what was logged lies in its folder
+            try:
                 logger.experiment.finish(exit_code=int(failed))
+            except Exception as e:  # what was logged lies in its folder
+                where = Path(logger.experiment.dir).parent
+                print(f"logger=wandb: {type(e).__name__}, not all is uploaded; wandb sync {where}", file=sys.stderr)
 
 
 def _tensorboard(folder: Path) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
-from lightning.pytorch.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
+from lightning.pytorch.profilers import AdvancedProfiler, PassThroughProfiler, PyTorchProfiler, SimpleProfiler
 
 from layerlab.contract import Count, LayerlabError, NonNegative, Positive, Size
 from layerlab.train.checkpoint import CheckpointIO
@@ -90,7 +91,9 @@ def trainer(
         deterministic=deterministic,
         benchmark=benchmark,
         detect_anomaly=detect_anomaly,
-        profiler=PROFILERS[profiler](dirpath=folder / "profile", filename="fit") if profiler and folder else None,
+        profiler=PROFILERS[profiler](dirpath=folder / "profile", filename="fit")
+        if profiler and folder
+        else Unwatched(),
         callbacks=callbacks,
         logger=loggers or False,
         plugins=plugins,
@@ -101,6 +104,15 @@ def trainer(
         enable_model_summary=False,
         use_distributed_sampler=False,  # data/batches.py shards
     )
+
+
+class Unwatched(PassThroughProfiler):
+    """No profiler, without the generator that Lightning makes a hundred times in every step to profile nothing."""
+
+    _nothing = nullcontext()
+
+    def profile(self, action_name: str) -> Any:
+        return self._nothing
 
 
 class SyncNorms(TorchSyncBatchNorm):

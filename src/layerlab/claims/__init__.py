@@ -1,0 +1,1 @@
+"""Claims: which arms, which checks, what verdict."""
