@@ -25,7 +25,7 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 
 from layerlab.claims.verdict import Answer, answer, estimate, verdict
-from layerlab.data.mnist1d import _generate
+from layerlab.data.mnist1d import generated
 
 FILE = Path(__file__).parent / "results" / "stability.csv"
 Values = Tensor  # one number per seed, (S,)
@@ -40,7 +40,7 @@ def raw(name: str) -> tuple[np.ndarray, np.ndarray]:
     if name == "digits":
         found = load_digits()
         return found.data / 16, found.target
-    made = _generate(42)
+    made = generated(42)
     return np.concatenate([made["x"], made["x_test"]]), np.concatenate([made["y"], made["y_test"]])
 
 

@@ -1,4 +1,4 @@
-"""The verbs: `layerlab train|eval|predict|export|rerun|sweep|report ...`. Heavy imports stay inside their verb."""
+"""The verbs, `layerlab train|eval|predict|export|rerun|sweep|claim|report`. Heavy imports stay inside their verb."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ USAGE = """layerlab VERB [key=value ...]
   export    write a file to deploy             layerlab export run=logs/... format=onnx
   rerun     repeat a run and compare           layerlab rerun run=logs/...
   sweep     look at a sweep                    layerlab sweep status logs/sweeps/...
+  claim     test a sentence of the text        layerlab claim name=zg_diverges
   report    a dashboard of a sweep in wandb    layerlab report wandb logs/sweeps/...
 
 Options of a verb: layerlab VERB --help"""
@@ -314,6 +315,23 @@ def sweep(argv: list[str]) -> int:
     return 0
 
 
+def claim(argv: list[str]) -> int:
+    """Test sentences: every run that is missing, the checks, the verdicts."""
+    if _asked_for_help("claim", argv):
+        return 0
+    named = [f"name='{a.removeprefix('name=')}'" if a.startswith(("name=", "topic=")) else a for a in argv]
+    config = compose(*named, name="claim").config
+    from layerlab.claims import run as claims
+
+    found = claims.chosen(str(config["name"]))
+    logs = Path(config["logs"]).expanduser() / "claim"
+    for one in found:  # all of them before the first run
+        claims.check(one)
+    for one in found:
+        print(claims.text(claims.run(one, logs, config["size"], config["first_seed"])), flush=True)
+    return 0
+
+
 def report(argv: list[str]) -> int:
     """`wandb DIR [project=P] [entity=E] [push=true]`: the dashboard of a sweep; pushed for those who are logged in."""
     known = {"project": "layerlab", "entity": "", "push": "false"}
@@ -349,7 +367,7 @@ def _asked_for_help(verb: str, argv: list[str]) -> bool:
 
 
 VERBS = {"train": train, "eval": evaluate, "predict": predict, "export": export, "rerun": rerun, "sweep": sweep}
-VERBS |= {"report": report}
+VERBS |= {"claim": claim, "report": report}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -70,9 +70,13 @@ def quote(argument: str) -> str:
 
 def compose(*overrides: str, name: str = "train") -> Composed:
     """Compose and check a config from overrides, as `python train.py` does. Raises ConfigError."""
-    overrides = tuple(map(quote, overrides))
+    return composer(name)([*map(quote, overrides)])
+
+
+def composer(name: str = "train") -> Composer:
+    """Composes configs of a verb outside of hydra.main."""
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return Composer(GlobalHydra.instance().config_loader(), name)(list(overrides))
+        return Composer(GlobalHydra.instance().config_loader(), name)
 
 
 def compose_data(choice: str, *overrides: str) -> dict[str, Any]:
@@ -219,7 +223,9 @@ def _ungrammatical(override: str) -> str:
 
 
 def _unknown_option(group: str, option: Any, groups: dict[str, list[str]]) -> str | None:
-    """A group that has no such option."""
+    """A group that has no such option, or is none of a run's."""
+    if group == "claim":
+        return f"claim={option}: not an option of a run; layerlab claim name={option}"
     if group not in groups or not isinstance(option, str) or option in groups[group]:
         return None
     if option == "null":

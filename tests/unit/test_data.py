@@ -349,3 +349,21 @@ def test_folds_are_one_key_and_wrong_ones_are_refused():
     assert sorted(np.concatenate(parts).tolist()) == list(range(60))
     assert _with_folds(["data.folds=3", "seed=1"]) == ["-m", "data.folds=3", "seed=1", "data.fold=range(3)"]
     assert _with_folds(["data.folds=3", "data.fold=1"]) == ["data.folds=3", "data.fold=1"]
+
+
+def test_mnist1d_is_drawn_once_and_a_damaged_file_is_drawn_anew(tmp_path, monkeypatch):
+    from layerlab.data import mnist1d
+
+    drawn = mnist1d._drawn(42)
+    made = []
+    monkeypatch.setattr(mnist1d, "_drawn", lambda seed: made.append(seed) or drawn)
+    first = mnist1d.generated(42, tmp_path)
+    second = mnist1d.generated(42, tmp_path)
+    assert made == [42]
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-1000])
+    third = mnist1d.generated(42, tmp_path)
+    assert made == [42, 42]
+    for name in mnist1d.PARTS:
+        assert (first[name] == second[name]).all()
+        assert (first[name] == third[name]).all()

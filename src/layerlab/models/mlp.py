@@ -20,6 +20,7 @@ class MLP(Model):
 
     For next_token it reads the last `context` ids at every position, (B, T) -> (B, T, out): Bengio et al. 2003.
     depth: hidden layers, 0 = one linear map. embed: numbers per symbol, for tokens; context is for next_token alone.
+    init_bias: of all hidden layers at the start, 0 = as `init` has it; below 0 units are born dead (Lu et al. 2019).
     norm: before each activation (batch: Ioffe & Szegedy 2015, layer: Ba et al. 2016). residual `pre`: each hidden layer
     after the first adds to what it reads, h + linear(act(norm(h))): He et al. 2016, arXiv 1603.05027.
     """
@@ -35,6 +36,7 @@ class MLP(Model):
         activation: Activation = "relu",
         dropout: Fraction = 0.0,
         init: Init = "default",
+        init_bias: float = 0.0,
         norm: Norm = "none",
         residual: Literal["none", "pre"] = "none",
         embed: Count = 32,
@@ -47,7 +49,8 @@ class MLP(Model):
             if value != default and not used:  # an option without effect is an error
                 where = "next_token" if key == "context" else "tokens"
                 raise ValueError(f"model.{key}={value}: has an effect on {where} alone; leave it out")
-        for key, value, default in (("norm", norm, "none"), ("residual", residual, "none"), ("init", init, "default")):
+        hidden = (("norm", norm, "none"), ("residual", residual, "none"), ("init", init, "default"))
+        for key, value, default in (*hidden, ("init_bias", init_bias, 0.0)):
             if depth == 0 and value != default:
                 raise ValueError(f"model.{key}={value}: belongs to hidden layers, model.depth=0 has none; leave it out")
         if tokens:
@@ -61,6 +64,8 @@ class MLP(Model):
         for i in range(depth):
             linear = nn.Linear(size if i == 0 else width, width)
             init_linear(linear, init, activation)
+            if init_bias:
+                nn.init.constant_(linear.bias, init_bias)
             around = _around(width, norm, activation, dropout)
             if self.residual:  # a residual layer normalises what it reads, a plain one what it gives; the first reads x
                 layers.append(nn.Sequential(*(around if i else []), linear))

@@ -46,19 +46,21 @@ def launch(
     at_once: int,
     fail_fast: bool = False,
     say: Callable[[str], None] = print,
+    places: Sequence[str] = (),
+    forecast: bool = True,
 ) -> list[Job]:
     """Run what has not finished yet of these configs, so many at once; what became of each, in the order given.
 
-    varied: the overrides that make each another than the others. Ends with Interrupted where a signal asks for it,
-    after the running jobs have written their checkpoints.
+    varied: the overrides that make each another than the others. places: as in Ledger.plan. Ends with
+    Interrupted where a signal asks for it, after the running jobs have written their checkpoints.
     """
-    jobs = ledger.plan(composed, varied)
+    jobs = ledger.plan(composed, varied, places)
     todo = [(job, config) for job, config in zip(jobs, composed, strict=True) if job.status != "ok"]
     todo = list({id(job): (job, config) for job, config in todo}.values())  # a setting named twice runs once
     if len(todo) < len(jobs):
         say(f"sweep    {len(jobs) - len(todo)} of {len(jobs)} done, skipped; {len(todo)} to run")
     if todo:
-        _Pool(ledger, at_once, fail_fast, say).run(todo)
+        _Pool(ledger, at_once, fail_fast, say).run(todo, forecast)
     return jobs
 
 
@@ -71,18 +73,21 @@ class _Pool:
         self.received = 0
         self.done, self.spent, self.failed = 0, 0.0, False
 
-    def run(self, todo: list[tuple[Job, Composed]]) -> None:
+    def run(self, todo: list[tuple[Job, Composed]], forecast: bool) -> None:
         prepare(todo[0][1].config)  # of the server: its threads, and whether it looks for GPUs
         server = context()
         queue, self.total = list(todo), len(todo)
-        if self.total >= FEW:
+        if forecast and self.total >= FEW:
             self._forecast(server, todo[0][1])
         before = {s: signal.signal(s, self._receive) for s in listened()}
         try:
             while self.running or (queue and not self.received):
                 while queue and len(self.running) < self.at_once and not self.received:
                     self._start(server, *queue.pop(0))
-                for sentinel in wait(list(self.running), timeout=0.5):
+                ended = wait(list(self.running), timeout=0.5)
+                if self.ledger.behind:
+                    self.ledger.write(now=False)
+                for sentinel in ended:
                     self._finish(sentinel)
                     if self.fail_fast and self.failed:
                         queue.clear()
@@ -109,7 +114,7 @@ class _Pool:
         slot = next(i for i in range(self.at_once) if i not in {s for _, _, s, _ in self.running.values()})
         child = server.Process(target=_child, args=(config, str(self.ledger.folder / job.place), _gpu(config, slot)))
         job.status, job.error, job.code = "running", None, None
-        self.ledger.write()
+        self.ledger.write(now=False)
         child.start()
         self.running[child.sentinel] = child, job, slot, time.monotonic()
 
@@ -120,7 +125,7 @@ class _Pool:
         child.close()
         self.ledger.look(job, code)
         job.seconds = job.seconds if job.status == "ok" else time.monotonic() - began
-        self.ledger.write()
+        self.ledger.write(now=False)
         self.done += 1
         self.spent += job.seconds or 0
         if job.status != "ok":
@@ -194,7 +199,7 @@ def _child(composed: Composed, place: str, gpu: str | None) -> None:
     target = Path(place)
     light = target.suffix == ".json"
     locks = target.parent / ".locks"
-    locks.mkdir(exist_ok=True)
+    locks.mkdir(parents=True, exist_ok=True)
     with FileLock(locks / target.name):  # a child of a killed sweep may still write its checkpoint
         composed = _continued(composed, target)
         log = target.with_suffix(".log") if light else target / OUTPUT

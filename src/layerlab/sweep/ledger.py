@@ -19,6 +19,7 @@ from layerlab.train.manifest import config_hash
 
 Status = Literal["queued", "running", "ok", "failed", "preempted"]
 FILE = "sweep.json"
+WRITE_S = 0.5
 
 
 @dataclass
@@ -62,7 +63,8 @@ class Ledger:
 
     def __init__(self, folder: Path, common: Sequence[str]):
         self.folder, self.common, self.jobs = folder, sorted(common), list[Job]()
-        self.source = source_hash()
+        self.source, self.written = source_hash(), 0.0
+        self.behind = False  # whether the file does not say yet what is known here
         folder.mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(folder / ".sweep.lock")
         try:
@@ -82,16 +84,19 @@ class Ledger:
             if held["source"] != self.source and any(j.status == "ok" for j in self.jobs):
                 print(f"sweep    the code has changed since the finished jobs of {folder} ran; they are kept")
 
-    def plan(self, composed: Sequence[Composed], varied: Sequence[list[str]]) -> list[Job]:
-        """The jobs of these configs: those that were here before, and new ones; in the order given."""
+    def plan(self, composed: Sequence[Composed], varied: Sequence[list[str]], places: Sequence[str] = ()) -> list[Job]:
+        """The jobs of these configs: those that were here before, and new ones; in the order given.
+
+        places: where each leaves its record, within the folder; by default they are numbered.
+        """
         known = {job.config_hash: job for job in self.jobs}
         planned = []
-        for config, overrides in zip(composed, varied, strict=True):
+        for config, overrides, place in zip(composed, varied, places or [""] * len(composed), strict=True):
             digest = config_hash(config.config)
             if digest not in known:
                 number = len(self.jobs)
                 suffix = ".json" if config.config["record"] == "light" else ""
-                known[digest] = Job(number, overrides, digest, f"{number:03d}-{digest}{suffix}")
+                known[digest] = Job(number, overrides, digest, place or f"{number:03d}-{digest}{suffix}")
                 self.jobs.append(known[digest])
             planned.append(known[digest])
         for job in planned:
@@ -117,11 +122,19 @@ class Ledger:
         job.code = code if code is not None else job.code
 
     def close(self) -> None:
-        """Let another sweep have the folder."""
+        """Say how it stands at the end, and let another sweep have the folder."""
+        self.write()
         self.lock.release()
 
-    def write(self) -> None:
-        """Put everything down, whole or not at all."""
+    def write(self, now: bool = True) -> None:
+        """Put everything down, whole or not at all. now: else at most every half second, for many short jobs.
+
+        What a kill leaves unsaid is learnt from the files of the jobs.
+        """
+        self.behind = not now and time.monotonic() - self.written < WRITE_S
+        if self.behind:
+            return
+        self.written = time.monotonic()
         facts = {
             "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "pid": os.getpid(),

@@ -18,6 +18,7 @@ class Classify(Task):
 
     labels: `multiclass` minimises cross-entropy; `binary` one sigmoid output with BCE-with-logits; `multilabel`
     one sigmoid output per class. label_smoothing: share of the target spread over all classes (Szegedy et al. 2016).
+    softmax_first: take the softmax before the loss, which takes it again: a classic mistake, to be seen at work.
     Classes weigh in the loss as the spec says. Reported: acc (of labels, for multilabel), nll in nats per example, loss
     (equal to nll without smoothing and weights).
     """
@@ -29,9 +30,12 @@ class Classify(Task):
         spec: DataSpec | dict[str, Any],
         labels: Literal["multiclass", "binary", "multilabel"] = "multiclass",
         label_smoothing: Fraction = 0.0,
+        softmax_first: bool = False,
     ):
-        super().__init__(spec, labels=labels, label_smoothing=label_smoothing)
-        self.labels, self.label_smoothing = labels, label_smoothing
+        super().__init__(spec, labels=labels, label_smoothing=label_smoothing, softmax_first=softmax_first)
+        self.labels, self.label_smoothing, self.softmax_first = labels, label_smoothing, softmax_first
+        if softmax_first and labels != "multiclass":
+            raise Mismatch(f"task.softmax_first: has no effect on task.labels={labels}; leave it out")
         several = len(self.spec.target) > 1
         if several and labels != "multilabel":
             raise Mismatch(
@@ -48,6 +52,7 @@ class Classify(Task):
         return self.spec.replace(out=1) if self.labels == "binary" else self.spec
 
     def measure(self, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        out = out.softmax(1) if self.softmax_first else out
         nll = self._loss(out, y, 0.0, weighted=False)
         plain = not self.label_smoothing and not self.spec.class_weights
         loss = nll if plain else self._loss(out, y, self.label_smoothing)

@@ -150,7 +150,7 @@ def _recorded(composed: Composed, folder: str | None, cut: Path | None, curves: 
         close(opened, failed=not ok)
         lock.release()
     record.status("ok")
-    if light and run.results:
+    if light and run.results.get("steps"):
         print(_table(run.results, record.row))
     return run
 
@@ -314,6 +314,8 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
             print(f"check  drawn: {pictures['examples'].draw(folder, model, data)}")
         return Run(folder, model, data)
 
+    if config["measure_only"]:
+        return _measured(config, record, model, data, task, make)
     began, cpu = time.time(), time.process_time()
     learner, source = model, data  # what is trained, on what: with a frozen backbone the head alone, on its features
     if probed:
@@ -353,7 +355,7 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
     if any(p.dtype != torch.float32 for p in model.parameters()):
         model.float()  # bf16-true and 64-true; new inputs come as float32
     results = {
-        "metrics": {k: float(v) for k, v in {**validated, **metrics}.items()},
+        "metrics": {k: float(v) for k, v in {**validated, **metrics}.items()} | _measures(config, model, data, make),
         "monitor": task.monitor,
         "mode": task.mode,
         "checkpoints": {which: _relative(path, folder) for which, path in saved.items()} | {"tested": config["select"]},
@@ -362,15 +364,41 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
         "images_seen" if data.spec.kind == "image" else "examples_seen": len(data.splits["train"]) * max(epochs, 1),
         "parameters": trainable(model.parameters()),
         "pruned": bool(pruning and pruning.pruned),
-        "seconds": {"fit": round(seconds, 3), "total": round(time.time() - record.started, 3)},
+        **_costs(record, seconds, cpu_seconds),
+    }
+    _write(results, record, model, data, trainer, pictures)
+    return Run(folder, model, data, results["metrics"], results)
+
+
+def _costs(record: Record, fit_s: float, fit_cpu_s: float) -> dict[str, dict[str, float]]:
+    """Wall and CPU seconds of training, of the run, and of its process."""
+    return {
+        "seconds": {"fit": round(fit_s, 3), "total": round(time.time() - record.started, 3)},
         "cpu_seconds": {
-            "fit": round(cpu_seconds, 3),
+            "fit": round(fit_cpu_s, 3),
             "run": round(time.process_time() - record.cpu_started, 3),
             "total": round(time.process_time(), 3),
         },
     }
-    _write(results, record, model, data, trainer, pictures)
-    return Run(folder, model, data, results["metrics"], results)
+
+
+def _measures(config: Config, model: Model, data: Any, make: Any) -> dict[str, float]:
+    """What the measures of a claim find in the model: <measure>.<name> -> number."""
+    found = {name: make(node, model, data) for name, node in config["measures"].items()}
+    return {f"{name}.{key}": float(value) for name, values in found.items() for key, value in values.items()}
+
+
+def _measured(config: Config, record: Record, model: Model, data: Any, task: Task, make: Any) -> Run:
+    """A run that trains nothing: its measures of the model as it starts."""
+    results = {
+        "metrics": _measures(config, model, data, make),
+        "monitor": task.monitor,
+        "mode": task.mode,
+        "parameters": trainable(model.parameters()),
+        **_costs(record, 0.0, 0.0),
+    }
+    record.results(results)
+    return Run(record.folder, model, data, results["metrics"], results)
 
 
 def _write(
@@ -617,7 +645,7 @@ def _plan(model: Model, data: Any, trainer: Trainer, folder: Path | None, foreca
 def _table(results: dict[str, Any], folder: Path | None) -> str:
     """The closing lines of a run: what came out, what it cost, where it lies."""
     m = results["metrics"]
-    names = sorted({k.split("/", 1)[1] for k in m})
+    names = sorted({k.split("/", 1)[1] for k in m if "/" in k})
     head = f"{'':8}" + "".join(f"{n:>13}" for n in names)
     rows = [
         f"{split:8}" + "".join(f"{m[f'{split}/{n}']:>13.4f}" if f"{split}/{n}" in m else f"{'':>13}" for n in names)

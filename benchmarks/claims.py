@@ -1,0 +1,87 @@
+"""Write the verdicts and the stability of verdicts into docs/claims.md.
+
+layerlab claim name=all && python benchmarks/claims.py [--logs logs]      verdicts of logs/claim/*/quick.json
+python benchmarks/claims.py --stability                                   of benchmarks/results/stability.csv
+"""
+
+import argparse
+import csv
+import json
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "claims.md"
+
+
+def between(text: str, name: str, inner: str) -> str:
+    """The page with what stands between two marks replaced."""
+    begin, end = f"<!-- {name}: written by benchmarks/claims.py -->", f"<!-- end of {name} -->"
+    head, rest = text.split(begin)
+    return f"{head}{begin}\n\n{inner}\n\n{end}{rest.split(end)[1]}"
+
+
+def verdicts(logs: Path) -> str:
+    """A row for each claim: the sentence, the effect of its first check, the verdict, the command."""
+    found = [json.loads(f.read_text("utf-8")) for f in sorted((logs / "claim").glob("*/quick.json"))]
+    found.sort(key=lambda r: (r["topic"], r["name"]))
+    lines = ["| claim | the text says | measured | verdict | CPU s |", "|---|---|---|---|---|"]
+    for r in found:
+        measured = "<br>".join(_checks(r, kind) for kind in ("expect", "control", "limits") if r["checks"][kind])
+        word = f"**{r['verdict']}**" + (f"<br>{r['why']}" if r["why"] else "")
+        lines.append(f"| `{r['name']}` | {r['says']} | {r['scope']}<br>{measured} | {word} | {r['cpu_seconds']:.0f} |")
+    machine = found[0]
+    versions = machine["versions"]
+    told = (
+        f"{len(found)} claims, {sum(r['runs'] for r in found)} runs, {sum(r['cpu_seconds'] for r in found):.0f} CPU s; "
+    )
+    told += f"{machine['cpu_count']} cores, torch {versions['torch']}, Python {machine['python']}."
+    return "\n".join([*lines, "", told])
+
+
+def _checks(record: dict[str, Any], kind: str) -> str:
+    told = []
+    for check in record["checks"][kind]:
+        for found in check["found"]:
+            data = f" on {found['data']}" if found["data"] else ""
+            told.append(f"{found['answer']}: `{check['check']}`{data} {_effect(found['links'][0])}")
+    return f"{kind} " + "; ".join(told)
+
+
+def _effect(link: dict[str, Any]) -> str:
+    """The side that is compared with a number, else the difference, with its interval."""
+    side = link["left"] if link["right"]["low"] == link["right"]["high"] else link["difference"]
+    if side["low"] == side["high"] and link["left"]["low"] == link["left"]["high"] and link["left"]["n"] == 0:
+        side = link["right"] if link["right"]["n"] else side  # a chain begins with its number
+    told = f"{side['mean']:.3g}"
+    return told if side["low"] == side["high"] else f"{told} [{side['low']:.3g}, {side['high']:.3g}]"
+
+
+def stability() -> str:
+    """A row for each claim and data set: how often each verdict came out, over fresh seed sets."""
+    with (ROOT / "benchmarks" / "results" / "stability.csv").open(newline="", encoding="utf-8") as f:
+        rows = list(csv.DictReader(f))
+    groups: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
+    for row in rows:
+        groups[row["claim"], row["data"]].append(row)
+    lines = ["| claim | data | seeds a set | verdicts of the sets | the same in |", "|---|---|---|---|---|"]
+    for (claim, data), sets in groups.items():
+        counts = Counter(r["verdict"] for r in sets).most_common()
+        told = ", ".join(f"{n} {word}" for word, n in counts)
+        lines.append(f"| {claim} | {data} | {sets[0]['n']} | {told} | {counts[0][1]} of {len(sets)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Rewrite what is asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--logs", type=Path, default=ROOT / "logs")
+    parser.add_argument("--stability", action="store_true")
+    options = parser.parse_args()
+    name, inner = ("stability", stability()) if options.stability else ("verdicts", verdicts(options.logs))
+    PAGE.write_text(between(PAGE.read_text("utf-8"), name, inner), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""A claim: its yaml read and checked, and the runs that it asks for."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from layerlab.build import ConfigError, config_dir, suggest
+from layerlab.claims import grammar
+from layerlab.claims.grammar import Table, Values
+
+REQUIRED = ("says", "topic", "base", "measure", "expect", "control")
+OPTIONAL = ("data", "arms", "grid", "within", "seeds", "limits", "plot", "minutes", "needs", "skip", "gate", "rows")
+OPTIONAL += ("trains", "concludes", "literature")
+SEEDS, FULL_SEEDS, GATE_SEEDS = 5, 20, 3
+LISTS = ("expect", "control", "limits")
+
+
+@dataclass(frozen=True)
+class Check:
+    """A line of expect, control or limits. then: what a limit that holds says."""
+
+    text: str
+    then: str = ""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of a claim's axes and the overrides that make it."""
+
+    labels: dict[str, str]
+    overrides: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """As a folder is called: arm=adam,zero=true."""
+        return ",".join(f"{k}={v}" for k, v in self.labels.items()) or "all"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a metric comes from: `test/acc`, `train/loss@last`, or `measure.name(axis, ...)`.
+
+    measure: "" for what the run logs. at: `last`, `first`, or "" for the final figure. inner: axes the measure gives.
+    """
+
+    measure: str
+    name: str
+    at: str
+    inner: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Source:
+        """Raises ValueError."""
+        if found := re.fullmatch(r"(\w+/\w+)(?:@(first|last))?", text):
+            return cls("", found[1], found[2] or "", ())
+        if found := re.fullmatch(r"(\w+)\.(\w+)(?:\(([\w, ]+)\))?", text):
+            return cls(found[1], found[2], "", tuple(a.strip() for a in found[3].split(",")) if found[3] else ())
+        raise ValueError(f"measure: {text}: expected test/acc, train/loss@last, or measure.name(axis, ...)")
+
+    def key(self, inner: dict[str, Any]) -> str:
+        """Its name in the record of a run, for values of the axes that the measure gives."""
+        told = ",".join(f"{a}={inner[a]}" for a in self.inner)
+        return f"{self.measure}.{self.name}" + (f"({told})" if told else "") if self.measure else self.name
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence, the runs that test it, and what is checked in them.
+
+    axes: of the runs (data, arm, and the keys of the grid), then `within`, those that a measure gives by itself.
+    unit: what is resampled; `seed`, or an axis of a measure.
+    """
+
+    name: str
+    says: str
+    topic: int
+    base: tuple[str, ...]
+    data: dict[str, tuple[str, ...]]
+    arms: dict[str, tuple[str, ...]]
+    grid: dict[str, tuple[str, tuple[str, ...]]]  # axis -> (key, values)
+    within: dict[str, tuple[Any, ...]]
+    metrics: dict[str, Source]
+    rows: dict[str, int]
+    unit: str
+    seeds: int
+    trains: bool
+    checks: dict[str, tuple[Check, ...]]
+    notes: tuple[str, ...]
+    skip: tuple[dict[str, str], ...]
+    minutes: float
+    needs: tuple[str, ...]
+    gate: bool
+    plot: dict[str, Any] = field(default_factory=dict)
+    concludes: str = ""
+    literature: str = ""
+
+    @property
+    def axes(self) -> dict[str, tuple[Any, ...]]:
+        """Every axis but the unit, with its values."""
+        found: dict[str, tuple[Any, ...]] = {}
+        if self.data:
+            found["data"] = tuple(self.data)
+        if self.arms:
+            found["arm"] = tuple(self.arms)
+        found |= {axis: values for axis, (_, values) in self.grid.items()}
+        return {k: v for k, v in (found | self.within).items() if k != self.unit}
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The combinations that are run."""
+        sides: list[list[tuple[str, str, tuple[str, ...]]]] = []
+        if self.data:
+            sides.append([("data", name, (f"data={name}", *o)) for name, o in self.data.items()])
+        if self.arms:
+            sides.append([("arm", name, o) for name, o in self.arms.items()])
+        for axis, (key, values) in self.grid.items():
+            sides.append([(axis, value, (f"{key}={value}",)) for value in values])
+        found = []
+        for combination in itertools.product(*sides):
+            labels = {axis: value for axis, value, _ in combination}
+            if not any(all(labels.get(k) == v for k, v in out.items()) for out in self.skip):
+                found.append(Cell(labels, (*self.base, *(o for _, _, own in combination for o in own))))
+        return found
+
+    @property
+    def units(self) -> tuple[Any, ...]:
+        """The values of the unit."""
+        return self.within[self.unit] if self.unit in self.within else tuple(range(self.seeds))
+
+    def dims(self, metric: str) -> tuple[str, ...]:
+        """Axes of a metric: those of the runs, those its measure gives, and the unit last."""
+        inner = self.metrics[metric].inner
+        own = [a for a in self.axes if a not in self.within]
+        unit = [self.unit] if self.unit == "seed" or self.unit in inner else []
+        return (*own, *(a for a in inner if a != self.unit), *unit)
+
+    def shape(self, metric: str) -> tuple[int, ...]:
+        """How many values each of these axes has."""
+        sizes = {axis: len(values) for axis, values in self.axes.items()} | {self.unit: len(self.units)}
+        return tuple(sizes[d] for d in self.dims(metric))
+
+    def table(self, values: dict[str, np.ndarray]) -> Table:
+        """The language's view of numbers, an array for each metric in the order of `dims`."""
+        metrics = {m: Values(v, self.dims(m), self.rows.get(m)) for m, v in values.items()}
+        return Table(self.axes | {self.unit: self.units}, self.unit, metrics)
+
+
+def folder() -> Path:
+    """Where the claims of the repository are."""
+    return config_dir() / "claim"
+
+
+def names() -> list[str]:
+    """The claims there are."""
+    return sorted(p.stem for p in folder().glob("*.yaml"))
+
+
+def read(name: str) -> Claim:
+    """A claim by its name, or from a file of the user's own. Raises ConfigError with everything that is wrong."""
+    file = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else folder() / f"{name}.yaml"
+    if not file.is_file():
+        raise ConfigError(f"name={name}: no such claim; {suggest(name, names())}, all, or a yaml file of your own")
+    try:
+        node = yaml.safe_load(file.read_text("utf-8"))
+    except yaml.YAMLError as e:
+        raise ConfigError(f"{file}: does not parse: {' '.join(str(e).split())}") from e
+    where = f"claim {file.stem}"
+    if not isinstance(node, dict):
+        raise ConfigError(f"{where}: expected keys such as {', '.join(REQUIRED)}")
+    known = [*REQUIRED, *OPTIONAL]
+    wrong = [f"{where}: {k}: unknown key; {suggest(str(k), known)}" for k in node if k not in known]
+    wrong += [f"{where}: {k}: missing" for k in REQUIRED if node.get(k) in (None, "", [], {})]
+    if wrong:
+        raise ConfigError(*wrong)
+    try:
+        claim = _made(file.stem, node)
+    except (TypeError, ValueError, AttributeError, KeyError) as e:
+        raise ConfigError(f"{where}: {e}") from e
+    if findings := list(_findings(claim)):
+        raise ConfigError(*(f"{where}: {finding}" for finding in findings))
+    return claim
+
+
+def _made(name: str, node: dict[str, Any]) -> Claim:
+    data = node.get("data") or {}
+    seeds = node.get("seeds", SEEDS)
+    checks = {kind: tuple(map(_check, node.get(kind) or ())) for kind in LISTS}
+    grid = {}
+    for axis, swept in (node.get("grid") or {}).items():
+        key, equals, values = str(swept).partition("=")
+        if not equals:
+            raise ValueError(f"grid.{axis}: expected key=value,value,..., got {swept}")
+        grid[axis] = key, tuple(values.split(","))
+    return Claim(
+        name=name,
+        says=" ".join(str(node["says"]).split()),
+        topic=int(node["topic"]),
+        base=tuple(map(str, node["base"])),
+        data=dict.fromkeys(data, ()) if isinstance(data, list) else {d: tuple(o or ()) for d, o in data.items()},
+        arms={a: tuple(o or ()) for a, o in (node.get("arms") or {}).items()},
+        grid=grid,
+        within={a: tuple(v) for a, v in (node.get("within") or {}).items()},
+        metrics={m: Source.parse(str(s)) for m, s in node["measure"].items()},
+        rows={m: int(n) for m, n in (node.get("rows") or {}).items()},
+        unit=seeds["over"] if isinstance(seeds, dict) else "seed",
+        seeds=1 if isinstance(seeds, dict) else int(seeds),
+        trains=bool(node.get("trains", True)),
+        checks={k: tuple(c for c in found if isinstance(c, Check)) for k, found in checks.items()},
+        notes=tuple(c for found in checks.values() for c in found if isinstance(c, str)),
+        skip=tuple(dict(p.split("=", 1) for p in str(s).split()) for s in node.get("skip") or ()),
+        minutes=float(node.get("minutes", 5)),
+        needs=tuple(node.get("needs") or ()),
+        gate=bool(node.get("gate", False)),
+        plot=node.get("plot") or {},
+        concludes=" ".join(str(node.get("concludes", "")).split()),
+        literature=" ".join(str(node.get("literature", "")).split()),
+    )
+
+
+def _check(node: Any) -> Check | str:
+    """A check; a plain note where nothing is compared."""
+    if isinstance(node, dict) and set(node) == {"when", "then"}:
+        return Check(str(node["when"]), str(node["then"]))
+    if isinstance(node, str) and any(r in node for r in ("<", ">", "==")):
+        return Check(node)
+    if isinstance(node, str):
+        return node
+    if isinstance(node, dict) and len(node) == 1:  # `numbers above: digits`
+        return ": ".join(map(str, *node.items()))
+    raise ValueError(f"{node}: expected a check, or when: and then:")
+
+
+def _findings(claim: Claim) -> Iterator[str]:
+    """What is wrong with a claim that could be read, before anything runs."""
+    for kind in ("expect", "control"):
+        if not claim.checks[kind]:
+            yield f"{kind}: needs a check; a claim is judged by its effect and by its control"
+    if claim.unit == "seed" and claim.seeds < 1:
+        yield f"seeds: {claim.seeds}; give 3 or more"
+    if claim.unit != "seed" and claim.unit not in claim.within:
+        yield f"seeds.over={claim.unit}: no axis under `within`"
+    for out in claim.skip:
+        for axis in out:
+            if axis not in claim.axes:
+                yield f"skip: {axis}: no axis; {suggest(axis, list(claim.axes))}"
+    for metric, source in claim.metrics.items():
+        if lost := [a for a in source.inner if a not in claim.within]:
+            yield f"measure.{metric}: {lost[0]}: no axis under `within`; {suggest(lost[0], list(claim.within))}"
+            return
+    invented = claim.table({m: np.ones(claim.shape(m)) for m in claim.metrics})
+    for kind, checks in claim.checks.items():
+        for check in checks:
+            try:
+                grammar.judge(check.text, invented)
+            except ConfigError as e:
+                yield f"{kind}: {e}"

@@ -1,0 +1,301 @@
+"""A claim from its yaml to its verdict: every run that is missing, the numbers, the checks, the record."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from layerlab.build import ConfigError, suggest
+from layerlab.claims import grammar
+from layerlab.claims.claim import FULL_SEEDS, GATE_SEEDS, LISTS, Claim, names, read
+from layerlab.claims.grammar import Judged
+from layerlab.claims.verdict import LEAST_UNITS, Verdict, verdict
+from layerlab.compose import Composed, Composer, composer, quote
+from layerlab.sweep.launch import jobs_at_once, launch
+from layerlab.sweep.ledger import Job, Ledger
+from layerlab.train.manifest import machine
+
+Size = Literal["quick", "full", "gate"]
+DIVERGED = "diverged"
+QUIET = 40  # runs that are over before one wants to know how far they are
+
+
+def chosen(wanted: str) -> list[Claim]:
+    """The claims that `name=` names: one, several with commas, all, topic=3, or a file. Raises ConfigError."""
+    if wanted.startswith("topic="):
+        topic = wanted.partition("=")[2]
+        found = [c for c in map(read, names()) if str(c.topic) == topic]
+        if not found:
+            raise ConfigError(f"topic={topic}: no claim of it; topics are 0 to 8")
+        return found
+    return [read(name) for name in (names() if wanted == "all" else wanted.split(","))]
+
+
+def resized(claim: Claim, size: Size) -> Claim:
+    """The claim with the number of seeds of a size: quick as it stands, full for publication, gate for CI."""
+    if claim.unit != "seed" or size == "quick":
+        return claim
+    return replace(claim, seeds=max(FULL_SEEDS, claim.seeds) if size == "full" else min(GATE_SEEDS, claim.seeds))
+
+
+def plan(claim: Claim, compose: Composer, first: int = 0) -> list[tuple[Composed, str]]:
+    """The config of every run and the place of its record; all composed and compared before anything runs.
+
+    first: the first seed. Raises ConfigError where one does not compose, or arms differ in more than they say.
+    """
+    measures = _measures(claim)
+    found = []
+    for cell in claim.cells:
+        for seed in range(first, first + claim.seeds):
+            overrides = ["record=light", "progress=none", *cell.overrides, f"seed={seed}"]
+            try:
+                one = compose([quote(o.replace("${seed}", str(seed))) for o in overrides])
+            except ConfigError as e:
+                raise ConfigError(*(f"claim {claim.name}, {cell.name}: {line}" for line in str(e).splitlines())) from e
+            one.config["measures"], one.config["measure_only"] = measures, not claim.trains
+            found.append((one, f"{cell.name}/{seed}.json"))
+    _refuse_other_differences(claim, [one.config for one, _ in found])
+    return found
+
+
+def check(claim: Claim) -> None:
+    """Compose everything a claim would run, and run nothing. Raises ConfigError."""
+    if all(find_spec(asset) for asset in claim.needs):
+        plan(claim, composer())
+
+
+def _measures(claim: Claim) -> dict[str, dict[str, Any]]:
+    """The nodes of its measures. Raises ConfigError for one that there is not, or that does not give what is asked."""
+    nodes = {}
+    for metric, source in claim.metrics.items():
+        if not (name := source.measure):
+            continue
+        home = f"layerlab.claims.measures.{name}"
+        if find_spec(home) is None:
+            there = [p.stem for p in Path(__file__).with_name("measures").glob("[!_]*.py")]
+            raise ConfigError(f"claim {claim.name}: measure.{metric}: {name}: no such measure; {suggest(name, there)}")
+        module = importlib.import_module(home)
+        if source.name not in module.GIVES:
+            told = suggest(source.name, list(module.GIVES))
+            raise ConfigError(f"claim {claim.name}: measure.{metric}: {name} does not give {source.name}; {told}")
+        takes = inspect.signature(getattr(module, name)).parameters
+        nodes[name] = {"_target_": f"{home}.{name}", **{a: list(v) for a, v in claim.within.items() if a in takes}}
+    return nodes
+
+
+def _refuse_other_differences(claim: Claim, configs: Sequence[dict[str, Any]]) -> None:
+    """Runs may differ in what their axes set, and in the seed. Raises ConfigError naming any other key."""
+    axes = [o for own in (*claim.arms.values(), *claim.data.values()) for o in own]
+    axes += [f"{key}=" for key, _ in claim.grid.values()] + ["seed="] + (["data=", "task="] if claim.data else [])
+    axes += [o for o in claim.base if "${seed}" in o]
+    said = {o.partition("=")[0] for o in axes}
+    first = dict(_flat(configs[0]))
+    for other in configs[1:]:
+        flat = dict(_flat(other))
+        differing = (k for k in first.keys() | flat.keys() if first.get(k) != flat.get(k))
+        hidden = sorted(k for k in differing if not any(k == s or k.startswith(f"{s}.") for s in said))
+        if hidden:
+            raise ConfigError(
+                f"claim {claim.name}: {hidden[0]} is {first.get(hidden[0])} in one run and {flat.get(hidden[0])} in "
+                f"another, but no arm says so; set it in base, or name it in every arm"
+            )
+
+
+def _flat(node: dict[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{where}{key}.")
+        else:
+            yield f"{where}{key}", value
+
+
+# --- running and judging
+
+
+def run(
+    claim: Claim, logs: Path, size: Size = "quick", first: int = 0, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Run what is missing, judge, and leave `logs/<name>/<size>.json`; the record. Raises ConfigError."""
+    claim = resized(claim, size)
+    place = logs / claim.name
+    missing = [asset for asset in claim.needs if find_spec(asset) is None]
+    planned = [] if missing else plan(claim, composer(), first)
+    jobs: list[Job] = []
+    if planned:
+        ledger = Ledger(place, [f"claim={claim.name}"])
+        try:
+            configs, places = [c for c, _ in planned], [p for _, p in planned]
+            at_once = jobs_at_once("auto", configs[0].config)
+            labels = [p.removesuffix(".json").split("/") for p in places]
+            jobs = launch(
+                configs, labels, ledger, at_once, say=_sparingly(claim.name, say), places=places, forecast=False
+            )
+        finally:
+            ledger.close()
+    record = judged(claim, [read_row(place / job.place) for job in jobs], f"needs {missing[0]}" if missing else "")
+    record |= {"size": size, "first_seed": first, "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **machine()}
+    place.mkdir(parents=True, exist_ok=True)
+    name = size if not first else f"{size}-{first}"
+    (place / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return record
+
+
+def _sparingly(name: str, say: Callable[[str], None]) -> Callable[[str], None]:
+    """Of what a sweep tells of each job, the failures, and four times how far it is."""
+
+    def tell(line: str) -> None:
+        done, _, total = line.partition("  ")[0].partition("/")
+        if ": failed" in line:
+            say(line)
+        elif done.isdigit() and total.isdigit() and int(done) % max(int(total) // 4, 1) == 0 and int(total) > QUIET:
+            say(f"{name}  {done} of {total} runs{line[line.rfind('   ') :] if line.endswith(' left') else ''}")
+
+    return tell
+
+
+def read_row(file: Path) -> dict[str, Any]:
+    """The record of one run; {} where it left none."""
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def judged(claim: Claim, rows: Sequence[dict[str, Any]], missing: str = "") -> dict[str, Any]:
+    """The verdict and all that it follows from, of rows in the order of cells and seeds.
+
+    missing: why nothing could be run.
+    """
+    values = {m: _gathered(claim, m, rows) for m in claim.metrics} if rows else {}
+    cpu_s = sum(row.get("cpu_seconds", {}).get("total", 0.0) for row in rows)
+    failed = [r for r in rows if r.get("status") != "ok" and r.get("reason") != DIVERGED]
+    absent = _absent(claim, values) if rows and not failed else []
+    checks: dict[str, list[tuple[Any, list[Judged]]]] = {kind: [] for kind in LISTS}
+    why = missing
+    if values:
+        table = claim.table(values)
+        checks = {k: [(c, grammar.judge(c.text, table)) for c in claim.checks[k]] for k in LISTS}
+    answers = {kind: [j.answer for _, found in checks[kind] for j in found] for kind in LISTS}
+    if failed:
+        why = f"{len(failed)} of {len(rows)} runs failed: {failed[0].get('error') or 'left no record'}"
+    elif absent:
+        why = f"no value of {absent[0]}"
+    elif rows and len(claim.units) < LEAST_UNITS:
+        why = f"{len(claim.units)} {claim.unit}s: needs {LEAST_UNITS}"
+    elif cpu_s > claim.minutes * 60:
+        why = f"took {cpu_s / 60:.1f} CPU minutes, the budget is {claim.minutes:g}"
+    decided: Verdict = "not decided" if why else verdict(answers["expect"], answers["control"], answers["limits"])
+    if decided == "not decided" and not why:
+        why = _undecided(checks)
+    return {
+        "name": claim.name,
+        "says": claim.says,
+        "topic": claim.topic,
+        "verdict": decided,
+        "why": why,
+        "scope": scope(claim),
+        "checks": {k: [_told(c, found) for c, found in listed] for k, listed in checks.items()},
+        "notes": list(claim.notes),
+        "concludes": claim.concludes,
+        "literature": claim.literature,
+        "plot": claim.plot,
+        "axes": {k: list(map(str, v)) for k, v in (claim.axes | {claim.unit: claim.units}).items()},
+        "dims": {m: list(claim.dims(m)) for m in values},
+        "values": {m: _plain(v) for m, v in values.items()},
+        "runs": len(rows),
+        "cpu_seconds": round(cpu_s, 1),
+        "command": f"layerlab claim name={claim.name}",
+    }
+
+
+def _absent(claim: Claim, values: dict[str, np.ndarray]) -> list[str]:
+    """Metrics that no run has, with what they are called there."""
+    nowhere = [m for m, v in values.items() if np.isnan(v).all()]
+    return [f"{m} ({claim.metrics[m].key(dict.fromkeys(claim.metrics[m].inner, '...'))})" for m in nowhere]
+
+
+def _undecided(checks: dict[str, list[tuple[Any, list[Judged]]]]) -> str:
+    opened = [
+        c.text for kind in ("expect", "control") for c, found in checks[kind] for j in found if j.answer == "open"
+    ]
+    return f"open: {opened[0]}" if opened else "the control failed: the setup could not have shown it"
+
+
+def _told(check: Any, found: list[Judged]) -> dict[str, Any]:
+    return {"check": check.text, "then": check.then, "found": [asdict(j) for j in found]}
+
+
+def _plain(array: np.ndarray) -> Any:
+    """Nested lists; what is no number as text, for JSON knows none."""
+    return [_plain(a) for a in array] if array.ndim else (float(array) if np.isfinite(array) else str(float(array)))
+
+
+def scope(claim: Claim) -> str:
+    """What a verdict speaks of: data, model, units."""
+    said = dict(o.split("=", 1) for o in claim.base if "=" in o)
+    data = " and ".join(claim.data) or said.get("data", "")
+    models = {o.partition("=")[2] for own in claim.arms.values() for o in own if o.startswith("model=")}
+    model = said.get("model") or ", ".join(sorted(models))
+    width = f", width {said['model.width']}" if "model.width" in said else ""
+    return f"on {data}, {model}{width}, n={len(claim.units)}" + ("" if claim.unit == "seed" else f" {claim.unit}s")
+
+
+def _gathered(claim: Claim, metric: str, rows: Sequence[dict[str, Any]]) -> np.ndarray:
+    """The values of a metric, by cell, by the axes that its measure gives, and by unit."""
+    source = claim.metrics[metric]
+    found = np.full(claim.shape(metric), np.nan)
+    dims, axes = claim.dims(metric), claim.axes | {claim.unit: claim.units}
+    inner = [[(a, i, v) for i, v in enumerate(axes[a])] for a in source.inner]
+    for i, (cell, seed) in enumerate(itertools.product(claim.cells, range(claim.seeds))):
+        at = {a: list(map(str, axes[a])).index(v) for a, v in cell.labels.items()} | {"seed": seed}
+        for places in itertools.product(*inner):
+            own = at | {a: n for a, n, _ in places}
+            value = _value(rows[i], source, {a: v for a, _, v in places})
+            found[tuple(own[d] for d in dims)] = value
+    return found
+
+
+def _value(row: dict[str, Any], source: Any, inner: dict[str, Any]) -> float:
+    if row.get("reason") == DIVERGED:  # an outcome, not a missing value
+        return np.inf if source.name.endswith("loss") or source.name.endswith("nll") else np.nan
+    if source.at:
+        logged = [r[source.name] for r in row.get("history", []) if source.name in r]
+        return logged[0 if source.at == "first" else -1] if logged else np.nan
+    return row.get("metrics", {}).get(source.key(inner), np.nan)
+
+
+def text(record: dict[str, Any]) -> str:
+    """A verdict for a terminal: the sentence, its scope, each check with effect and interval, then the word."""
+    lines = [f"{record['name']}  {record['says']}"]
+    for kind, listed in record["checks"].items():
+        for check in listed:
+            for found in check["found"]:
+                data = f" [{found['data']}]" if found["data"] else ""
+                told = "; ".join(_interval(link) for link in found["links"])
+                lines.append(f"  {kind:8} {found['answer']:5} {check['check']}{data}   {told}")
+            if check["then"] and any(f["answer"] == "yes" for f in check["found"]):
+                lines.append(f"                 {check['then']}")
+    why = f" ({record['why']})" if record["why"] else ""
+    lines.append(
+        f"  {record['scope']} | {record['runs']} runs, {record['cpu_seconds']} CPU s | {record['verdict']}{why}"
+    )
+    return "\n".join(lines)
+
+
+def _interval(link: dict[str, Any]) -> str:
+    """The left side, where it is compared with a number; else the difference."""
+    right = link["right"]
+    side = link["left"] if right["low"] == right["high"] else link["difference"]
+    if side["low"] == side["high"]:
+        return f"{side['mean']:.3g}"
+    return f"{side['mean']:.3g} [{side['low']:.3g}, {side['high']:.3g}]"

@@ -1,0 +1,28 @@
+"""Claims that serve as gates: three seeds, a few CPU seconds, and the verdict that the long run gave."""
+
+import pytest
+
+from layerlab.claims.claim import names, read
+from layerlab.claims.run import run
+
+VERDICTS = {
+    "attn_sqrt_dk": "nuanced",
+    "bp_chain_rule": "supported",
+    "loop_4_steps": "nuanced",
+    "lstm_default_vanishes": "refuted",
+    "rnn_vanish_50": "supported",
+    "sigmoid_vanish": "nuanced",
+    "zg_accumulates": "supported",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(VERDICTS))
+def test_the_verdict_holds(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    record = run(read(name), tmp_path / "logs", "gate")
+    assert record["verdict"] == VERDICTS[name], record["why"]
+
+
+def test_every_gate_is_tried():
+    assert {name for name in names() if read(name).gate} == set(VERDICTS)
