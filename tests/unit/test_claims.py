@@ -260,6 +260,13 @@ def rows_of(claim, acc, **facts):
     return [row | facts for _ in itertools.product(claim.cells, range(claim.seeds))]
 
 
+def test_an_accuracy_is_no_surer_than_the_examples_it_is_a_share_of(tmp_path):
+    claim = read(written(tmp_path))
+    for scored, word in ((None, "yes"), (10_000, "yes"), (10, "open")):
+        found = judged(claim, rows_of(claim, 0.8, **({"scored": scored} if scored else {})))
+        assert found["checks"]["control"][0]["found"][0]["answer"] == word
+
+
 def test_what_decides_nothing_says_why(tmp_path):
     claim = read(written(tmp_path))
     assert "runs failed" in judged(claim, rows_of(claim, 0.5, status="failed", reason="exception", error="x"))["why"]

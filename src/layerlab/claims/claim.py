@@ -21,6 +21,7 @@ OPTIONAL = ("data", "arms", "grid", "within", "seeds", "limits", "plot", "minute
 OPTIONAL += ("trains", "concludes", "literature")
 SEEDS, FULL_SEEDS, GATE_SEEDS = 5, 20, 3
 LISTS = ("expect", "control", "limits")
+SHARES = ("test/acc",)  # of the scored examples
 
 
 @dataclass(frozen=True)
@@ -147,9 +148,13 @@ class Claim:
         sizes = {axis: len(values) for axis, values in self.axes.items()} | {self.unit: len(self.units)}
         return tuple(sizes[d] for d in self.dims(metric))
 
-    def table(self, values: dict[str, np.ndarray]) -> Table:
-        """The language's view of numbers, an array for each metric in the order of `dims`."""
-        metrics = {m: Values(v, self.dims(m), self.rows.get(m)) for m, v in values.items()}
+    def table(self, values: dict[str, np.ndarray], scored: int | None = None) -> Table:
+        """The language's view of numbers, an array for each metric in the order of `dims`.
+
+        scored: test examples of a run, of which an accuracy is a share; `rows` says it of other metrics.
+        """
+        shares = {m: scored for m, source in self.metrics.items() if source.name in SHARES} | self.rows
+        metrics = {m: Values(v, self.dims(m), shares.get(m)) for m, v in values.items()}
         return Table(self.axes | {self.unit: self.units}, self.unit, metrics)
 
 

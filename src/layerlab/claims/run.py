@@ -183,7 +183,8 @@ def judged(claim: Claim, rows: Sequence[dict[str, Any]], missing: str = "") -> d
     checks: dict[str, list[tuple[Any, list[Judged]]]] = {kind: [] for kind in LISTS}
     why = missing
     if values:
-        table = claim.table(values)
+        scored = [row["scored"] for row in rows if "scored" in row]
+        table = claim.table(values, min(scored, default=None))
         checks = {k: [(c, grammar.judge(c.text, table)) for c in claim.checks[k]] for k in LISTS}
     answers = {kind: [j.answer for _, found in checks[kind] for j in found] for kind in LISTS}
     if failed:

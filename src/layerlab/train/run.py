@@ -362,6 +362,7 @@ def _fit(config: Config, record: Record, opened: list[Any], signals: guards.Sign
         "steps": steps,
         "epochs": epochs,
         "images_seen" if data.spec.kind == "image" else "examples_seen": len(data.splits["train"]) * max(epochs, 1),
+        "scored": len(data.splits["test"]),
         "parameters": trainable(model.parameters()),
         "pruned": bool(pruning and pruning.pruned),
         **_costs(record, seconds, cpu_seconds),
