@@ -1,6 +1,7 @@
 """The digits sweep of 60 runs through layerlab and through a typical template, CPU seconds of all processes.
 
     python benchmarks/sweep.py [--seeds 4] [--epochs 10]      5 activations x 3 depths x seeds
+    python benchmarks/sweep.py --fixed                        what a job costs beside its training
 
 The template: per-item transforms in a Dataset, DataLoader without workers, MeanMetric and Accuracy in every step, a
 Trainer per run with its defaults (progress bar, summary, checkpoints with save_last, CSV logger), in one process
@@ -120,13 +121,34 @@ def cost(command: list[str]) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def fixed(few: int = 4, many: int = 20, short: int = 1, long: int = 11) -> None:
+    """Print what a job costs beside its training: more jobs minus fewer, and longer ones minus shorter."""
+    records = {"light": ["record=light"], "full": ["record=full"], "wandb": ["record=full", "logger=wandb"]}
+    for name, options in records.items():
+        each = {}
+        for epochs in (short, long):
+            costs = []
+            for jobs in (few, many):
+                with tempfile.TemporaryDirectory() as folder:
+                    run = [sys.executable, str(ROOT / "train.py"), "-m", "model=mlp", "progress=none", *options]
+                    run += [f"trainer.max_epochs={epochs}", f"seed=range({jobs})", "sweep.jobs=1"]
+                    costs.append(cost([*run, f"hydra.sweep.dir={folder}/s"]))
+            each[epochs] = (costs[1] - costs[0]) / (many - few)
+        an_epoch = (each[long] - each[short]) / (long - short)
+        print(f"{name:6} fixed {each[short] - short * an_epoch:.2f} CPU s a job, {an_epoch:.3f} an epoch", flush=True)
+
+
 def main() -> None:
     """Print CPU seconds and ratios."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--template", metavar="FOLDER", help="run the template in this process")
+    parser.add_argument("--fixed", action="store_true", help="what a job costs beside its training, by its record")
     options = parser.parse_args()
+    if options.fixed:
+        fixed()
+        return
     if options.template:
         template(options.seeds, options.epochs, options.template)
         return

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -51,12 +52,15 @@ def cut_after(monkeypatch) -> Callable[[int], contextlib.AbstractContextManager[
 
     @contextlib.contextmanager
     def cut(step: int):
-        def agreed(self, trainer):
-            self.received = 15 if trainer.global_step == step else 0
-            return bool(self.received)
+        look = Signals.on_train_batch_end
+
+        def receive(self, trainer, *rest):
+            if trainer.global_step == step:
+                self.received = signal.SIGTERM
+            look(self, trainer, *rest)
 
         with monkeypatch.context() as m:
-            m.setattr(Signals, "_agreed", agreed)
+            m.setattr(Signals, "on_train_batch_end", receive)
             with pytest.raises(SystemExit) as e:
                 yield
         assert e.value.code == 143
