@@ -221,6 +221,17 @@ def written(folder, **changes):
         ({"arms": {"narrow": ["model.widht=2"], "wide": []}}, "arm=narrow: model.widht: not an option of MLP"),
         ({"arms": {"narrow": ["model.width=2"], "wide": ["debug=limit"]}}, "but no arm says so"),
         ({"seeds": {"over": "sentence"}}, "seeds.over=sentence: no axis"),
+        ({"seeds": 0}, "seeds: 0: expected 1 or more"),
+        ({"seeds": "five"}, "seeds: 'five': expected a number, or over: AXIS"),
+        ({"seeds": {"n": 3}}, "expected a number, or over: AXIS"),
+        ({"measure": "test/acc"}, "measure: 'test/acc': expected names with values"),
+        ({"expect": "acc >= .5"}, "expect: 'acc >= .5': expected a list"),
+        ({"base": "model=mlp"}, "base: 'model=mlp': expected a list"),
+        ({"arms": {"wide": "model.width=64"}}, "arms.wide: 'model.width=64': expected a list"),
+        ({"within": {"lag": 3}}, "within.lag: 3: expected a list"),
+        ({"topic": "three"}, "topic: 'three': expected a number"),
+        ({"gate": "maybe"}, "gate: 'maybe': expected true or false"),
+        ({"limits": [{"when": "acc(arm=wide) > 1"}]}, "expected a check, or when: and then:"),
     ],
 )
 def test_a_claim_that_is_wrong_is_refused_before_the_first_run(tmp_path, changes, said):

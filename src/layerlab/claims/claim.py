@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,17 @@ from layerlab.claims import grammar
 from layerlab.claims.grammar import Table, Values
 
 REQUIRED = ("says", "topic", "base", "measure", "expect", "control")
-OPTIONAL = ("data", "arms", "grid", "within", "seeds", "limits", "plot", "minutes", "needs", "skip", "gate", "rows")
-OPTIONAL += ("trains", "concludes", "literature")
+KINDS: dict[str, tuple[str, tuple[type, ...]]] = {  # of the keys of a claim
+    **dict.fromkeys(("says", "concludes", "literature"), ("a text", (str,))),
+    **dict.fromkeys(("base", "expect", "control", "limits", "needs", "skip"), ("a list", (list,))),
+    **dict.fromkeys(("measure", "arms", "grid", "within", "rows", "plot"), ("names with values", (dict,))),
+    **dict.fromkeys(("trains", "gate"), ("true or false", (bool,))),
+    "topic": ("a number", (int,)),
+    "minutes": ("a number", (int, float)),
+    "data": ("a list, or names with a list of overrides each", (list, dict)),
+    "seeds": ("a number, or over: AXIS", (int, dict)),
+}
+LISTS_INSIDE = ("arms", "within", "data")  # each name of these holds a list
 SEEDS, FULL_SEEDS, GATE_SEEDS = 5, 20, 3
 LISTS = ("expect", "control", "limits")
 SHARES = ("test/acc",)  # of the scored examples
@@ -180,11 +190,8 @@ def read(name: str) -> Claim:
     where = f"claim {file.stem}"
     if not isinstance(node, dict):
         raise ConfigError(f"{where}: expected keys such as {', '.join(REQUIRED)}")
-    known = [*REQUIRED, *OPTIONAL]
-    wrong = [f"{where}: {k}: unknown key; {suggest(str(k), known)}" for k in node if k not in known]
-    wrong += [f"{where}: {k}: missing" for k in REQUIRED if node.get(k) in (None, "", [], {})]
-    if wrong:
-        raise ConfigError(*wrong)
+    if wrong := list(_misshapen(node)):
+        raise ConfigError(*(f"{where}: {finding}" for finding in wrong))
     try:
         claim = _made(file.stem, node)
     except (TypeError, ValueError, AttributeError, KeyError) as e:
@@ -192,6 +199,30 @@ def read(name: str) -> Claim:
     if findings := list(_findings(claim)):
         raise ConfigError(*(f"{where}: {finding}" for finding in findings))
     return claim
+
+
+def _misshapen(node: dict[str, Any]) -> Iterator[str]:
+    """Keys that are unknown, missing, or hold something of another kind."""
+    for key, value in node.items():
+        if key not in KINDS:
+            yield f"{key}: unknown key; {suggest(str(key), list(KINDS))}"
+            continue
+        expected, kinds = KINDS[key]
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+            yield f"{key}: {value!r}: expected {expected}"
+        elif key in LISTS_INSIDE and isinstance(value, dict):
+            empty = (list,) if key == "within" else (list, NoneType)
+            yield from (f"{key}.{n}: {v!r}: expected a list" for n, v in value.items() if not isinstance(v, empty))
+    yield from (f"{key}: missing" for key in REQUIRED if node.get(key) in (None, "", [], {}))
+    seeds = node.get("seeds", SEEDS)
+    if isinstance(seeds, int) and seeds < 1:
+        yield f"seeds: {seeds}: expected 1 or more; 3 decide something"
+    if isinstance(seeds, dict):  # {over: sentence, n: 20}
+        there = (node.get("within") or {}).get(seeds.get("over")) or ()
+        if not {"over"} <= set(seeds) <= {"over", "n"}:
+            yield f"seeds: {seeds}: expected a number, or over: AXIS of `within`"
+        elif seeds.get("n", len(there)) != len(there):
+            yield f"seeds: n is {seeds['n']}, within.{seeds['over']} has {len(there)} values"
 
 
 def _made(name: str, node: dict[str, Any]) -> Claim:
@@ -238,7 +269,7 @@ def _check(node: Any) -> Check | str:
         return Check(node)
     if isinstance(node, str):
         return node
-    if isinstance(node, dict) and len(node) == 1:  # `numbers above: digits`
+    if isinstance(node, dict) and len(node) == 1 and "when" not in node:  # `numbers above: digits`
         return ": ".join(map(str, *node.items()))
     raise ValueError(f"{node}: expected a check, or when: and then:")
 
@@ -248,8 +279,6 @@ def _findings(claim: Claim) -> Iterator[str]:
     for kind in ("expect", "control"):
         if not claim.checks[kind]:
             yield f"{kind}: needs a check; a claim is judged by its effect and by its control"
-    if claim.unit == "seed" and claim.seeds < 1:
-        yield f"seeds: {claim.seeds}; give 3 or more"
     if claim.unit != "seed" and claim.unit not in claim.within:
         yield f"seeds.over={claim.unit}: no axis under `within`"
     for out in claim.skip:
