@@ -11,6 +11,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
+from layerlab.claims.run import effect
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "claims.md"
 
@@ -45,17 +47,10 @@ def _checks(record: dict[str, Any], kind: str) -> str:
     for check in record["checks"][kind]:
         for found in check["found"]:
             data = f" on {found['data']}" if found["data"] else ""
-            told.append(f"{found['answer']}: `{check['check']}`{data} {_effect(found['links'][0])}")
+            told.append(
+                f"{found['answer']}: `{check['check']}`{data} {'; '.join(dict.fromkeys(map(effect, found['links'])))}"
+            )
     return f"{kind} " + "; ".join(told)
-
-
-def _effect(link: dict[str, Any]) -> str:
-    """The side that is compared with a number, else the difference, with its interval."""
-    side = link["left"] if link["right"]["low"] == link["right"]["high"] else link["difference"]
-    if side["low"] == side["high"] and link["left"]["low"] == link["left"]["high"] and link["left"]["n"] == 0:
-        side = link["right"] if link["right"]["n"] else side  # a chain begins with its number
-    told = f"{side['mean']:.3g}"
-    return told if side["low"] == side["high"] else f"{told} [{side['low']:.3g}, {side['high']:.3g}]"
 
 
 def stability() -> str:

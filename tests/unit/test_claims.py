@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from layerlab.build import ConfigError
 from layerlab.claims import grammar
 from layerlab.claims.claim import names, read
 from layerlab.claims.grammar import Table, Values
-from layerlab.claims.run import check, judged, run
+from layerlab.claims.run import check, judged, resized, run
 from layerlab.claims.verdict import answer, both, estimate, verdict
 
 # --- verdicts
@@ -137,6 +138,31 @@ def test_count_is_a_plain_number():
     assert grammar.judge("loss > 5", infinite)[0].answer == "open"
 
 
+def test_a_missing_value_decides_nothing():
+    lost = np.array([[0.9, 0.9, 0.9], [math.nan, 0.9, 0.9]])  # arm, seed
+    axes = {"arm": ("a", "b"), "seed": range(3)}
+    table = Table(axes, "seed", {"x": Values(lost, ("arm", "seed"))})
+    for text in (
+        "min(x, over=arm) >= .8",
+        "max(x, over=arm) >= .8",
+        "argmax(x, over=arm) >= 0",
+        "count(x(arm=b) > 2) <= 0",
+    ):
+        assert grammar.judge(text, table)[0].answer == "open", text
+    skipped = Table(axes, "seed", table.metrics, partial=True)  # what was left out on purpose is passed over
+    assert grammar.judge("min(x, over=arm) >= .8", skipped)[0].answer == "yes"
+
+
+def test_a_share_is_judged_alike_on_either_side():
+    table = Table({"seed": range(3)}, "seed", {"x": Values(np.ones(3), ("seed",), rows=6)})
+    assert grammar.judge("x >= .9", table)[0].answer == grammar.judge(".9 <= x", table)[0].answer == "open"
+
+
+def test_an_axis_of_numbers_takes_them_however_they_are_spelt():
+    table = Table({"lr": ("1e-3", "1e-2"), "seed": range(3)}, "seed", {"x": Values(np.eye(3)[:2], ("lr", "seed"))})
+    assert grammar.judge("x(lr=.001) >= -9", table) == grammar.judge("x(lr=1e-3) >= -9", table)
+
+
 def test_a_chain_holds_where_every_link_does():
     one = Table({"seed": range(3)}, "seed", {"x": Values(np.array([0.1, 0.11, 0.12]), ("seed",))})
     assert grammar.judge("-.5 <= x <= .5", one)[0].answer == "yes"
@@ -174,6 +200,11 @@ def test_equality_is_exact_unit_by_unit():
         ("acc != 0", "expected < <= > >= or ==, not NotEq"),
         ("acc >= True", "Constant is not part of the language"),
         ("max >= 0", "max: a function"),
+        ("max(acc, over=[n, n]) >= 0", "names an axis twice"),
+        ("mean(base, over=seed) >= 0", "that is what is resampled"),
+        ("1 <= 2", "nothing in it varies by seed"),
+        ("count(acc > 0, over=n) >= 0", "takes nothing but"),
+        ("max(acc, over=n, log=true) >= 0", "max: expected over=AXIS"),
         ("acc ** 2 >= 0", "BinOp is not part of the language"),
     ],
 )
@@ -211,16 +242,25 @@ def written(folder, **changes):
         ({"expct": ["a"]}, "claim wider: expct: unknown key; did you mean expect?"),
         ({"expect": ["acc(arm=wide) >= "]}, "claim wider: expect: 'acc(arm=wide) >= ': does not parse"),
         ({"expect": ["acc >= .5"]}, "leaves arm free"),
-        ({"expect": ["see the picture"]}, "claim wider: expect: needs a check"),
+        ({"expect": ["see the picture"]}, "claim wider: expect: 'see the picture': does not parse"),
         ({"measure": {"acc": "accuracy"}}, "accuracy: expected test/acc"),
         ({"measure": {"acc": "dead_units.dead(lag)"}}, "measure.acc: lag: no axis under `within`"),
         ({"measure": {"acc": "deaf_units.dead"}}, "measure.acc: deaf_units: no such measure; did you mean dead_units?"),
         ({"measure": {"acc": "dead_units.deaf"}}, "dead_units does not give deaf; did you mean dead?"),
         ({"grid": {"act": "relu"}}, "grid.act: expected key=value"),
-        ({"skip": ["deep=1"]}, "skip: deep: no axis"),
+        ({"skip": ["deep=1"]}, "skip: deep=1: known: arm"),
         ({"arms": {"narrow": ["model.widht=2"], "wide": []}}, "arm=narrow: model.widht: not an option of MLP"),
         ({"arms": {"narrow": ["model.width=2"], "wide": ["debug=limit"]}}, "but no arm says so"),
         ({"seeds": {"over": "sentence"}}, "seeds.over=sentence: no axis"),
+        ({"expect": ["acc(arm=wide) >= .5", "acc(arm=wide) = 1"]}, "does not parse"),
+        ({"grid": {"seed": "model.depth=1,2"}}, "seed: the name of another axis"),
+        ({"skip": ["arm=nope"]}, "skip: arm=nope"),
+        ({"rows": {"accc": 20}}, "rows.accc: 20: expected a metric"),
+        ({"rows": {"acc": -5}}, "rows.acc: -5"),
+        ({"within": {"lag": []}}, "within.lag: empty"),
+        ({"seeds": {"over": ["a"]}}, "expected a number, or over: AXIS"),
+        ({"needs": ["no.such"]}, "needs: no.such: expected the name of a package"),
+        ({"expect": ["acc(arm=wide) >= " + "9" * 400]}, "claim wider: expect:"),
         ({"seeds": 0}, "seeds: 0: expected 1 or more"),
         ({"seeds": "five"}, "seeds: 'five': expected a number, or over: AXIS"),
         ({"seeds": {"n": 3}}, "expected a number, or over: AXIS"),
@@ -264,6 +304,32 @@ def test_a_claim_of_ones_own_runs_is_judged_and_runs_nothing_twice(tmp_path):
         for cell, seed in itertools.product(claim.cells, range(3))
     ]
     assert json.loads(json.dumps(judged(claim, in_order)))["checks"] == kept["checks"]  # from the records alone
+
+
+def test_a_claim_that_was_edited_is_run_anew(tmp_path):
+    run(read(written(tmp_path)), tmp_path / "logs")
+    row = tmp_path / "logs" / "wider" / "arm=wide" / "0.json"
+    before = row.read_text()
+    run(read(written(tmp_path, base=[*SMALL["base"], "model.dropout=0.5"])), tmp_path / "logs")
+    assert json.loads(row.read_text())["config_hash"] != json.loads(before)["config_hash"]
+
+
+def test_a_size_scales_seeds_and_budget_but_not_what_is_counted(tmp_path):
+    plain = read(written(tmp_path, seeds=5))
+    full = resized(plain, "full")
+    assert (full.seeds, full.minutes) == (20, 4 * plain.minutes)
+    assert resized(plain, "gate").seeds == 3
+    counted = read(written(tmp_path, seeds=5, control=["count(acc(arm=narrow) < .9) >= 5"]))
+    assert resized(counted, "gate").seeds == resized(counted, "full").seeds == 5
+    with pytest.raises(ConfigError, match="size=fulll: expected one of quick, full, gate"):
+        resized(plain, "fulll")
+
+
+def test_the_example_of_the_page_can_be_read(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "claims.md").read_text("utf-8")
+    file = tmp_path / "example.yaml"
+    file.write_text(page.split("```yaml")[1].split("```")[0])
+    check(read(str(file)))
 
 
 def rows_of(claim, acc, **facts):

@@ -165,7 +165,7 @@ class Claim:
         """
         shares = {m: scored for m, source in self.metrics.items() if source.name in SHARES} | self.rows
         metrics = {m: Values(v, self.dims(m), shares.get(m)) for m, v in values.items()}
-        return Table(self.axes | {self.unit: self.units}, self.unit, metrics)
+        return Table(self.axes | {self.unit: self.units}, self.unit, metrics, partial=bool(self.skip))
 
 
 def folder() -> Path:
@@ -185,7 +185,7 @@ def read(name: str) -> Claim:
         raise ConfigError(f"name={name}: no such claim; {suggest(name, names())}, all, or a yaml file of your own")
     try:
         node = yaml.safe_load(file.read_text("utf-8"))
-    except yaml.YAMLError as e:
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise ConfigError(f"{file}: does not parse: {' '.join(str(e).split())}") from e
     where = f"claim {file.stem}"
     if not isinstance(node, dict):
@@ -218,8 +218,8 @@ def _misshapen(node: dict[str, Any]) -> Iterator[str]:
     if isinstance(seeds, int) and seeds < 1:
         yield f"seeds: {seeds}: expected 1 or more; 3 decide something"
     if isinstance(seeds, dict):  # {over: sentence, n: 20}
-        there = (node.get("within") or {}).get(seeds.get("over")) or ()
-        if not {"over"} <= set(seeds) <= {"over", "n"}:
+        there = (node.get("within") or {}).get(str(seeds.get("over"))) or ()
+        if not {"over"} <= set(seeds) <= {"over", "n"} or not isinstance(seeds["over"], str):
             yield f"seeds: {seeds}: expected a number, or over: AXIS of `within`"
         elif seeds.get("n", len(there)) != len(there):
             yield f"seeds: n is {seeds['n']}, within.{seeds['over']} has {len(there)} values"
@@ -228,8 +228,8 @@ def _misshapen(node: dict[str, Any]) -> Iterator[str]:
 def _made(name: str, node: dict[str, Any]) -> Claim:
     data = node.get("data") or {}
     seeds = node.get("seeds", SEEDS)
-    checks = {kind: tuple(map(_check, node.get(kind) or ())) for kind in LISTS}
-    grid = {}
+    checks = {kind: tuple(_check(line, kind) for line in node.get(kind) or ()) for kind in LISTS}
+    grid: dict[str, tuple[str, tuple[str, ...]]] = {}
     for axis, swept in (node.get("grid") or {}).items():
         key, equals, values = str(swept).partition("=")
         if not equals:
@@ -241,7 +241,7 @@ def _made(name: str, node: dict[str, Any]) -> Claim:
         topic=int(node["topic"]),
         base=tuple(map(str, node["base"])),
         data=dict.fromkeys(data, ()) if isinstance(data, list) else {d: tuple(o or ()) for d, o in data.items()},
-        arms={a: tuple(o or ()) for a, o in (node.get("arms") or {}).items()},
+        arms={str(a): tuple(o or ()) for a, o in (node.get("arms") or {}).items()},
         grid=grid,
         within={a: tuple(v) for a, v in (node.get("within") or {}).items()},
         metrics={m: Source.parse(str(s)) for m, s in node["measure"].items()},
@@ -261,11 +261,11 @@ def _made(name: str, node: dict[str, Any]) -> Claim:
     )
 
 
-def _check(node: Any) -> Check | str:
-    """A check; a plain note where nothing is compared."""
+def _check(node: Any, kind: str) -> Check | str:
+    """A check; under limits a plain note, where nothing is compared."""
     if isinstance(node, dict) and set(node) == {"when", "then"}:
         return Check(str(node["when"]), str(node["then"]))
-    if isinstance(node, str) and any(r in node for r in ("<", ">", "==")):
+    if isinstance(node, str) and (kind != "limits" or any(r in node for r in ("<", ">", "="))):
         return Check(node)
     if isinstance(node, str):
         return node
@@ -281,10 +281,23 @@ def _findings(claim: Claim) -> Iterator[str]:
             yield f"{kind}: needs a check; a claim is judged by its effect and by its control"
     if claim.unit != "seed" and claim.unit not in claim.within:
         yield f"seeds.over={claim.unit}: no axis under `within`"
-    for out in claim.skip:
-        for axis in out:
-            if axis not in claim.axes:
-                yield f"skip: {axis}: no axis; {suggest(axis, list(claim.axes))}"
+    ran = {axis: list(map(str, values)) for axis, values in claim.axes.items() if axis not in claim.within}
+    for axis, value in (pair for out in claim.skip for pair in out.items()):
+        if value not in ran.get(axis, ()):
+            yield f"skip: {axis}={value}: {suggest(axis, list(ran)) if axis not in ran else suggest(value, ran[axis])}"
+    own = [*(["data"] if claim.data else []), *(["arm"] if claim.arms else []), "seed"]
+    for axis in (*claim.grid, *claim.within):
+        if axis in own or (axis in claim.grid and axis in claim.within):
+            yield f"{axis}: the name of another axis; give this one its own"
+    for metric, n in claim.rows.items():
+        if metric not in claim.metrics or n < 1:
+            yield f"rows.{metric}: {n}: expected a metric of `measure`, and how many scored rows it is a share of"
+    for axis, values in claim.within.items():
+        if not values:
+            yield f"within.{axis}: empty; give its values"
+    yield from (f"needs: {n}: expected the name of a package" for n in claim.needs if not str(n).isidentifier())
+    if any(not values for values in claim.within.values()):
+        return
     for metric, source in claim.metrics.items():
         if lost := [a for a in source.inner if a not in claim.within]:
             yield f"measure.{metric}: {lost[0]}: no axis under `within`; {suggest(lost[0], list(claim.within))}"
@@ -294,5 +307,5 @@ def _findings(claim: Claim) -> Iterator[str]:
         for check in checks:
             try:
                 grammar.judge(check.text, invented)
-            except ConfigError as e:
-                yield f"{kind}: {e}"
+            except (ConfigError, ValueError, OverflowError, RecursionError) as e:
+                yield f"{kind}: {e if isinstance(e, ConfigError) else f'{check.text[:60]!r}: {e}'}"

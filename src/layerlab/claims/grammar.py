@@ -49,11 +49,15 @@ class Values:
 
 @dataclass(frozen=True)
 class Table:
-    """What the runs of a claim gave. axes: their values in order; unit: the last of them, which is resampled."""
+    """What the runs of a claim gave. axes: their values in order; unit: the last of them, which is resampled.
+
+    partial: some cells are left out on purpose: functions over an axis pass them over. Else a missing value is missing.
+    """
 
     axes: Mapping[str, Sequence[Any]]
     unit: str
     metrics: Mapping[str, Values]
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,9 @@ def judge(text: str, table: Table) -> list[Judged]:
     free = {d for side in sides for d in side.dims} - {DATA, table.unit}
     if free:
         raise Refused(f"{text!r}: leaves {', '.join(sorted(free))} free; choose a value, or a function over it")
+    plain = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    if not any(table.unit in side.dims for side in sides) and not plain & {"count", "geomean"}:
+        raise Refused(f"{text!r}: nothing in it varies by {table.unit}; there is no interval to judge by")
     split = any(DATA in side.dims for side in sides)
     found = []
     for i, name in enumerate(table.axes[DATA] if split else [None]):
@@ -134,8 +141,9 @@ def _link(left: Values, relation: str, right: Values, unit: str) -> Link:
     if relation == "==":  # of exact quantities, unit by unit
         return Link(one, relation, other, difference, "open" if np.isnan(a - b).any() else _every(a, b))
     low, high = difference.low, difference.high
-    if left.rows and not right.dims:  # a share against a number: no narrower than Wilson's interval of its rows
-        low, high = min(low, one.low - float(right.array)), max(high, one.high - float(right.array))
+    for share, number in ((left, right), (right, left)):  # no narrower than Wilson's interval of the rows of a share
+        if share.rows and not number.dims:
+            low, high = min(low, one.low - other.high), max(high, one.high - other.low)
     return Link(one, relation, other, replace(difference, low=low, high=high), answer(low, high, relation))
 
 
@@ -205,6 +213,7 @@ class _Reader:
                 raise self.fail(keyword.value, f"{axis}: no axis of this; {suggest(axis, known)}")
             names = [str(v).lower() for v in self.table.axes[axis]]
             value = self.value(keyword.value)
+            value = next((n for n in names if n == value or _number(n) == _number(value) is not None), value)
             if value not in names:
                 raise self.fail(keyword.value, f"{axis}={value}: no such value; {suggest(value, names)}")
             found = _at(found, axis, names.index(value))
@@ -225,16 +234,18 @@ class _Reader:
             raise self.fail(node, f"{name}: no such metric or function; {suggest(name, known)}")
         if len(node.args) != 1:
             raise self.fail(node, f"{name}: expected one thing in the brackets")
+        options = {k.arg: k.value for k in node.keywords}
+        if name in ("count", "log10") and options:
+            raise self.fail(node, f"{name}: takes nothing but what is in the brackets")
         if name == "count":
             return self.count(node.args[0])
         found = self.read(node.args[0])
-        options = {k.arg: k.value for k in node.keywords}
         if name == "log10":
             with np.errstate(divide="ignore", invalid="ignore"):
                 return Values(np.log10(found.array), found.dims)
         over = options.pop("over", None)
-        log = self.value(options.pop("log")) == "true" if "log" in options else False
-        if over is None or options:
+        log = options.pop("log", None) if name in ("slope", "r2") else None
+        if over is None or options or (log is not None and self.value(log) not in ("true", "false")):
             raise self.fail(node, f"{name}: expected over=AXIS" + (", and log=true" if name in ("slope", "r2") else ""))
         axes = [self.value(n) for n in (over.elts if isinstance(over, ast.List) else [over])]
         for axis in axes:
@@ -242,21 +253,31 @@ class _Reader:
                 raise self.fail(over, f"over={axis}: no axis of this; {suggest(axis, list(found.dims))}")
         if name in ("argmax", "argmin", "rank", "slope", "r2") and len(axes) != 1:
             raise self.fail(over, f"{name}: over one axis")
-        return self.reduce(name, found, axes, log, node)
+        if len(set(axes)) < len(axes):
+            raise self.fail(over, f"{name}: names an axis twice")
+        if self.table.unit in axes and name != "geomean":
+            raise self.fail(
+                over, f"over={self.table.unit}: that is what is resampled; a check has its mean and interval"
+            )
+        return self.reduce(name, found, axes, log is not None and self.value(log) == "true", node)
 
     def count(self, node: ast.expr) -> Values:
         """Number of units for which a check holds: a plain number."""
         if not isinstance(node, ast.Compare):
             raise self.fail(node, "count: expected a comparison")
         sides = [self.read(n) for n in (node.left, *node.comparators)]
-        held = None
+        held = missing = None
         for a, op, b in zip(sides, node.ops, sides[1:], strict=False):
             one = self.pair(HOLDS[_relation(self.text, op)], a, b)
+            lost = self.pair(lambda x, y: np.isnan(x) | np.isnan(y), a, b)
             held = one if held is None else self.pair(operator.and_, held, one)
+            missing = lost if missing is None else self.pair(operator.or_, missing, lost)
         assert held is not None
+        assert missing is not None
         if self.table.unit not in held.dims:
             raise self.fail(node, f"count: nothing here varies by {self.table.unit}")
-        return Values(held.array.sum(held.dims.index(self.table.unit)), held.dims[:-1])
+        counted = held.array.sum(-1).astype(float)
+        return Values(np.where(missing.array.any(-1), np.nan, counted), held.dims[:-1])
 
     def reduce(self, name: str, found: Values, axes: list[str], log: bool, node: ast.Call) -> Values:
         places = tuple(found.dims.index(a) for a in axes)
@@ -265,13 +286,18 @@ class _Reader:
         with np.errstate(divide="ignore", invalid="ignore"):
             if name == "rank":
                 return Values(rankdata(array, axis=places[0]), found.dims)
+            over_known = "nan" if self.table.partial else ""
             if name == "geomean":
-                return Values(np.exp(np.nanmean(np.log(array), axis=places)), left)
+                return Values(np.exp(getattr(np, f"{over_known}mean")(np.log(array), axis=places)), left)
             if name in ("max", "min", "mean"):
-                return Values(getattr(np, f"nan{name}")(array, axis=places), left)
-            along = self.numbers(axes[0], node) if axes[0] != self.table.unit else np.arange(array.shape[places[0]])
+                rows = found.rows if name != "mean" else None
+                return Values(getattr(np, f"{over_known}{name}")(array, axis=places), left, rows)
+            along = self.numbers(axes[0], node)
             if name in ("argmax", "argmin"):
-                return Values(along[getattr(np, f"nan{name}")(array, axis=places[0])], left)
+                worst = -np.inf if name == "argmax" else np.inf
+                place = getattr(np, name)(np.where(np.isnan(array), worst, array), axis=places[0])
+                lost = np.isnan(array).all(places[0]) if self.table.partial else np.isnan(array).any(places[0])
+                return Values(np.where(lost, np.nan, along[place]), left)
             x = np.log10(along) if log else along
             y = np.moveaxis(array, places[0], -1)
             dx, dy = x - x.mean(), y - y.mean(-1, keepdims=True)
@@ -288,3 +314,11 @@ class _Reader:
             return np.asarray([float(v) for v in values])
         except ValueError:
             return np.arange(float(len(values)))
+
+
+def _number(text: str) -> float | None:
+    """What a name says as a number: 1e-3 and .001 are one value of an axis."""
+    try:
+        return float(text)
+    except ValueError:
+        return None

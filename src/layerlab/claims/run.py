@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -42,10 +42,17 @@ def chosen(wanted: str) -> list[Claim]:
 
 
 def resized(claim: Claim, size: Size) -> Claim:
-    """The claim with the number of seeds of a size: quick as it stands, full for publication, gate for CI."""
-    if claim.unit != "seed" or size == "quick":
+    """The claim with the number of seeds of a size: quick as it stands, full for publication, gate for CI.
+
+    One that counts seeds keeps its own: `count(...) >= 4` means 4 of those. The budget grows with them.
+    """
+    if size not in get_args(Size):
+        raise ConfigError(f"size={size}: expected one of {', '.join(get_args(Size))}")
+    counts = any("count(" in check.text for listed in claim.checks.values() for check in listed)
+    if claim.unit != "seed" or size == "quick" or counts:
         return claim
-    return replace(claim, seeds=max(FULL_SEEDS, claim.seeds) if size == "full" else min(GATE_SEEDS, claim.seeds))
+    seeds = max(FULL_SEEDS, claim.seeds) if size == "full" else min(GATE_SEEDS, claim.seeds)
+    return replace(claim, seeds=seeds, minutes=claim.minutes * max(1, seeds / claim.seeds))
 
 
 def plan(claim: Claim, compose: Composer, first: int = 0) -> list[tuple[Composed, str]]:
@@ -182,7 +189,7 @@ def judged(claim: Claim, rows: Sequence[dict[str, Any]], missing: str = "") -> d
     absent = _absent(claim, values) if rows and not failed else []
     checks: dict[str, list[tuple[Any, list[Judged]]]] = {kind: [] for kind in LISTS}
     why = missing
-    if values:
+    if values and not failed:
         scored = [row["scored"] for row in rows if "scored" in row]
         table = claim.table(values, min(scored, default=None))
         checks = {k: [(c, grammar.judge(c.text, table)) for c in claim.checks[k]] for k in LISTS}
@@ -233,7 +240,16 @@ def _undecided(checks: dict[str, list[tuple[Any, list[Judged]]]]) -> str:
 
 
 def _told(check: Any, found: list[Judged]) -> dict[str, Any]:
-    return {"check": check.text, "then": check.then, "found": [asdict(j) for j in found]}
+    return {"check": check.text, "then": check.then, "found": [_finite(asdict(j)) for j in found]}
+
+
+def _finite(node: Any) -> Any:
+    """The same with what is no finite number as text: JSON knows none."""
+    if isinstance(node, dict):
+        return {k: _finite(v) for k, v in node.items()}
+    if isinstance(node, list | tuple):
+        return [_finite(v) for v in node]
+    return str(node) if isinstance(node, float) and not np.isfinite(node) else node
 
 
 def _plain(array: np.ndarray) -> Any:
@@ -282,7 +298,7 @@ def text(record: dict[str, Any]) -> str:
         for check in listed:
             for found in check["found"]:
                 data = f" [{found['data']}]" if found["data"] else ""
-                told = "; ".join(_interval(link) for link in found["links"])
+                told = "; ".join(dict.fromkeys(map(effect, found["links"])))
                 lines.append(f"  {kind:8} {found['answer']:5} {check['check']}{data}   {told}")
             if check["then"] and any(f["answer"] == "yes" for f in check["found"]):
                 lines.append(f"                 {check['then']}")
@@ -293,10 +309,9 @@ def text(record: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _interval(link: dict[str, Any]) -> str:
-    """The left side, where it is compared with a number; else the difference."""
-    right = link["right"]
-    side = link["left"] if right["low"] == right["high"] else link["difference"]
-    if side["low"] == side["high"]:
-        return f"{side['mean']:.3g}"
-    return f"{side['mean']:.3g} [{side['low']:.3g}, {side['high']:.3g}]"
+def effect(link: dict[str, Any]) -> str:
+    """The side that is compared with a number, else the difference of both, with its interval."""
+    left, right = ({k: float(v) for k, v in link[side].items()} for side in ("left", "right"))
+    constant = [side["low"] == side["high"] and side["n"] == 0 for side in (left, right)]
+    side = left if constant[1] else right if constant[0] else {k: float(v) for k, v in link["difference"].items()}
+    return f"{side['mean']:.3g}" + ("" if side["low"] == side["high"] else f" [{side['low']:.3g}, {side['high']:.3g}]")

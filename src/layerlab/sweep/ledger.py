@@ -107,6 +107,8 @@ class Ledger:
     def look(self, job: Job, code: int | None = None) -> None:
         """Learn from its files what became of a job. code: how its process ended, where this sweep started it."""
         found = _found(self.folder / job.place)
+        if found.get("config_hash", job.config_hash) != job.config_hash:  # the row of an earlier config
+            found = {}
         status = found.get("status")
         if status == "ok" and code in (None, 0) and "metrics" in found:
             job.status, job.error = "ok", None

@@ -385,7 +385,8 @@ def _costs(record: Record, fit_s: float, fit_cpu_s: float) -> dict[str, dict[str
 
 def _measures(config: Config, model: Model, data: Any, make: Any) -> dict[str, float]:
     """What the measures of a claim find in the model: <measure>.<name> -> number."""
-    found = {name: make(node, model, data) for name, node in config["measures"].items()}
+    # a measure may change the model: each gets its own
+    found = {name: make(node, deepcopy(model), data) for name, node in config["measures"].items()}
     return {f"{name}.{key}": float(value) for name, values in found.items() for key, value in values.items()}
 
 
