@@ -54,7 +54,7 @@ ROWS = {
     38: "copies across the split",
     39: "data changed between runs",
     40: "a rank crashes",
-    41: "wandb down, no key; a logger that breaks in mid-run",
+    41: "wandb down, no key, network cut in mid-run; a logger that breaks in mid-run",
     42: "pickle with code as a checkpoint",
     43: "names of code in hyper-parameters",
     44: "_target_ outside the allow-list, also from a run folder or through Hydra",
@@ -77,6 +77,7 @@ def run() -> tuple[int, Path]:
     """All tests with a row; pytest's exit code and its report."""
     file = Path(tempfile.mkdtemp()) / "report.xml"
     places = ["tests/faults", "tests/unit", "tests/test_cli.py", "tests/test_run.py", "tests/test_layers.py"]
+    places += ["tests/test_wandb.py"]
     options = [
         "-m",
         "row or (row and slow)",
