@@ -325,10 +325,10 @@ def claim(argv: list[str]) -> int:
 
     found = claims.chosen(str(config["name"]))
     logs = Path(config["logs"]).expanduser() / "claim"
-    for one in found:  # all of them before the first run
-        claims.check(one)
-    for one in found:
-        print(claims.text(claims.run(one, logs, config["size"], config["first_seed"])), flush=True)
+    how = config["size"], config["first_seed"]
+    plans = [claims.check(one, *how) for one in found]  # all of them before the first run
+    for one, planned in zip(found, plans, strict=True):
+        print(claims.text(claims.run(one, logs, *how, planned=planned)), flush=True)
     return 0
 
 
@@ -366,8 +366,16 @@ def _asked_for_help(verb: str, argv: list[str]) -> bool:
     return True
 
 
-VERBS = {"train": train, "eval": evaluate, "predict": predict, "export": export, "rerun": rerun, "sweep": sweep}
-VERBS |= {"claim": claim, "report": report}
+VERBS = {
+    "train": train,
+    "eval": evaluate,
+    "predict": predict,
+    "export": export,
+    "rerun": rerun,
+    "sweep": sweep,
+    "claim": claim,
+    "report": report,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

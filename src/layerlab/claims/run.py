@@ -23,7 +23,7 @@ from layerlab.claims.verdict import LEAST_UNITS, Verdict, verdict
 from layerlab.compose import Composed, Composer, composer, quote
 from layerlab.sweep.launch import jobs_at_once, launch
 from layerlab.sweep.ledger import Job, Ledger
-from layerlab.train.manifest import machine
+from layerlab.train.manifest import machine, write_json
 
 Size = Literal["quick", "full", "gate"]
 DIVERGED = "diverged"
@@ -75,10 +75,14 @@ def plan(claim: Claim, compose: Composer, first: int = 0) -> list[tuple[Composed
     return found
 
 
-def check(claim: Claim) -> None:
-    """Compose everything a claim would run, and run nothing. Raises ConfigError."""
-    if all(find_spec(asset) for asset in claim.needs):
-        plan(claim, composer())
+def check(claim: Claim, size: Size = "quick", first: int = 0) -> list[tuple[Composed, str]]:
+    """The plan of a claim in a size, which runs nothing; empty where an asset is missing. Raises ConfigError."""
+    return [] if _missing(claim) else plan(resized(claim, size), composer(), first)
+
+
+def _missing(claim: Claim) -> list[str]:
+    """The packages that it needs and that are not installed."""
+    return [asset for asset in claim.needs if find_spec(asset) is None]
 
 
 def _measures(claim: Claim) -> dict[str, dict[str, Any]]:
@@ -130,13 +134,20 @@ def _flat(node: dict[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def run(
-    claim: Claim, logs: Path, size: Size = "quick", first: int = 0, say: Callable[[str], None] = print
+    claim: Claim,
+    logs: Path,
+    size: Size = "quick",
+    first: int = 0,
+    say: Callable[[str], None] = print,
+    planned: list[tuple[Composed, str]] | None = None,
 ) -> dict[str, Any]:
-    """Run what is missing, judge, and leave `logs/<name>/<size>.json`; the record. Raises ConfigError."""
-    claim = resized(claim, size)
+    """Run what is missing, judge, and leave `logs/<name>/<size>.json`; the record. Raises ConfigError.
+
+    planned: what `check` gave for it.
+    """
+    planned = check(claim, size, first) if planned is None else planned
+    claim, missing = resized(claim, size), _missing(claim)
     place = logs / claim.name
-    missing = [asset for asset in claim.needs if find_spec(asset) is None]
-    planned = [] if missing else plan(claim, composer(), first)
     jobs: list[Job] = []
     if planned:
         ledger = Ledger(place, [f"claim={claim.name}"])
@@ -153,7 +164,7 @@ def run(
     record |= {"size": size, "first_seed": first, "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **machine()}
     place.mkdir(parents=True, exist_ok=True)
     name = size if not first else f"{size}-{first}"
-    (place / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(place / f"{name}.json", record)
     return record
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import wandb_workspaces.reports.v2 as panels
 import wandb_workspaces.workspaces as workspaces
 
-REPEATS = ("seed", "data.split_seed", "data.fold")  # repeat a setting: what is drawn is their mean
+REPEATS = ("seed", "data.split_seed", "data.fold")  # as in sweep/stats.py: a mean over them is drawn
 FILE = "wandb-workspace.json"
 
 

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from layerlab.compose import Composed
 from layerlab.contract import LayerlabError
-from layerlab.train.manifest import config_hash
+from layerlab.train.manifest import config_hash, write_json
 
 Status = Literal["queued", "running", "ok", "failed", "preempted"]
 FILE = "sweep.json"
@@ -144,9 +144,7 @@ class Ledger:
             "source": self.source,
             "jobs": [asdict(job) for job in self.jobs],
         }
-        part = self.folder / f".{FILE}.{os.getpid()}"
-        part.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        part.replace(self.folder / FILE)
+        write_json(self.folder / FILE, facts)
 
 
 def read_jobs(folder: Path) -> list[Job]:

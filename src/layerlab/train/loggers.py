@@ -17,9 +17,7 @@ from lightning.pytorch.loggers.logger import Logger
 from layerlab.contract import LayerlabError
 
 INIT_TIMEOUT_S = 10
-FINISH_TIMEOUT_S = (
-    60  # for what is not uploaded yet when a run ends; without one a network that was cut holds it forever
-)
+FINISH_TIMEOUT_S = 60  # for what is not uploaded yet at the end; without one a network that was cut holds a run forever
 
 # wandb records the machine, the git remote, the console and the packages unless told not to
 QUIET = {

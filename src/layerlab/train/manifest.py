@@ -81,7 +81,7 @@ def make_folder(composed: Composed, given: str | None) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             if any((folder / name).exists() for name in ("results.json", "checkpoints", "probe")):
                 raise LayerlabError(f"hydra.run.dir={folder}: holds a run already; give another folder, or remove it")
-            _write_json(folder / "status.json", {"status": "running", "pid": os.getpid()})
+            write_json(folder / "status.json", {"status": "running", "pid": os.getpid()})
             return folder
         stem = f"{time.strftime('%Y-%m-%d')}-{config_hash(composed.config)}"
         parent = Path(composed.config["logs"]).expanduser() / composed.name
@@ -155,7 +155,7 @@ class Record:
         """status.json: running | ok | failed | preempted, and why."""
         found = {"status": status, "reason": reason, "error": error, "pid": os.getpid()}
         if self.row:
-            _write_json(self.row, self.facts | found)
+            write_json(self.row, self.facts | found)
         self.write("status.json", found)
 
     def results(self, results: dict[str, Any]) -> None:
@@ -167,10 +167,11 @@ class Record:
     def write(self, name: str, value: Any) -> None:
         """A json file, whole or not at all."""
         if self.folder:
-            _write_json(self.folder / name, value)
+            write_json(self.folder / name, value)
 
 
-def _write_json(file: Path, value: Any) -> None:
+def write_json(file: Path, value: Any) -> None:
+    """A json file, whole or not at all."""
     part = file.with_name(f".{file.name}.{os.getpid()}")
     part.write_text(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n", encoding="utf-8")
     part.replace(file)
