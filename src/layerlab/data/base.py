@@ -13,9 +13,9 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from layerlab.contract import DataError, DataSpec, Kind, TaskName
+from layerlab.contract import DataError, DataSpec, Kind, TaskName, key
 from layerlab.data.batches import Batch, Batches, Split, Tensors
-from layerlab.data.split import folded, stratified
+from layerlab.data.split import folded, shares, stratified
 
 PIECE = 1 << 16  # examples that are hashed at a time: a mapped file may be larger than memory
 LOOKED_AT = 100_000  # training examples up to which copies among them are looked for
@@ -162,12 +162,13 @@ class Data(LightningDataModule):
 class Drawn(Data):
     """Base of the sources that draw their split: by shares with split_seed, or the fold-th of `folds` parts as test.
 
-    folds 0: shares. Raises DataError for a fold that there is not.
+    folds 0: shares. train_size: of the training part only so many, drawn with split_seed, each class with its share.
+    Raises DataError for a fold that there is not.
     """
 
-    def __init__(self, batch_size: int, split_seed: int, folds: int, fold: int):
+    def __init__(self, batch_size: int, split_seed: int, folds: int, fold: int, train_size: int | None = None):
         super().__init__(batch_size)
-        self.split_seed, self.folds, self.fold = split_seed, folds, fold
+        self.split_seed, self.folds, self.fold, self.train_size = split_seed, folds, fold, train_size
         if folds == 1 or (folds and fold >= folds):
             raise DataError(f"data.folds={folds}, data.fold={fold}: give two folds or more, and a fold from 0 up")
         if fold and not folds:
@@ -175,9 +176,18 @@ class Drawn(Data):
 
     def parts(self, y: np.ndarray) -> dict[str, np.ndarray]:
         """Indices of train, val and test for labels y (N,), or targets (N, ...)."""
-        if self.folds:
-            return folded(y, self.split_seed, self.folds, self.fold)
-        return stratified(y, self.split_seed)
+        found = folded(y, self.split_seed, self.folds, self.fold) if self.folds else stratified(y, self.split_seed)
+        return self.fewer(found, y)
+
+    def fewer(self, parts: dict[str, np.ndarray], y: np.ndarray) -> dict[str, np.ndarray]:
+        """The same with train_size training examples. Raises DataError where there are not so many."""
+        if self.train_size is None:
+            return parts
+        train = parts["train"]
+        if self.train_size >= len(train):
+            raise DataError(f"data.train_size={self.train_size}: there are {len(train)}; give fewer, or null for all")
+        _, own = shares(y[train], self.train_size / len(train), self.split_seed)
+        return parts | {"train": train[own]}
 
 
 def _place(trainer: Any) -> tuple[int, int]:
@@ -198,3 +208,10 @@ def standardise(
         mean, std = torch.tensor(fitted.mean).reshape(mean.shape), torch.tensor(fitted.std).reshape(std.shape)
     std = torch.where(std > 0, std, torch.ones_like(std))
     return (x - mean) / std, tuple(mean.flatten().tolist()), tuple(std.flatten().tolist())
+
+
+def shuffled(y: Tensor, index: np.ndarray, seed: int) -> Tensor:
+    """Labels y (N,) of which those at `index` have changed places among each other: nothing can be learnt from them."""
+    generator = torch.Generator().manual_seed(key(seed, "labels"))
+    own = torch.from_numpy(index)
+    return y.index_put((own,), y[own[torch.randperm(len(own), generator=generator)]])

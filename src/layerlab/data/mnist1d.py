@@ -11,32 +11,45 @@ import numpy as np
 import torch
 
 from layerlab.contract import Count, DataSpec, Size
-from layerlab.data.base import Data, standardise
+from layerlab.data.base import Drawn, shuffled, standardise
 from layerlab.data.batches import Split, Tensors
 
 PARTS = ("x", "y", "x_test", "y_test")
+PUBLISHED = {"train": np.arange(3600), "val": np.arange(3600, 4000), "test": np.arange(4000, 5000)}
 
 
-class MNIST1D(Data):
+class MNIST1D(Drawn):
     """5,000 signals (40, 1) in ten classes: 3,600 train, 400 val, 1,000 test; the package's own test split.
 
-    generator_seed: 42 is the published set. Source: Greydanus & Kobak 2024, arXiv 2011.14439 (Apache-2.0).
+    generator_seed: 42 is the published set. split_seed: a number draws another stratified 70/10/20. shuffle_labels:
+    training labels that mean nothing. Source: Greydanus & Kobak 2024, arXiv 2011.14439 (Apache-2.0).
     """
 
     kind, tasks = "series", ("classify",)
 
-    def __init__(self, batch_size: Count = 64, generator_seed: Size = 42):
-        super().__init__(batch_size)
-        self.generator_seed = generator_seed
+    def __init__(
+        self,
+        batch_size: Count = 64,
+        generator_seed: Size = 42,
+        split_seed: Size | None = None,
+        folds: Size = 0,
+        fold: Size = 0,
+        train_size: Count | None = None,
+        shuffle_labels: bool = False,
+    ):
+        super().__init__(batch_size, split_seed or 0, folds, fold, train_size)
+        self.generator_seed, self.shuffle_labels = generator_seed, shuffle_labels
+        self.published = split_seed is None and not folds
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         raw = generated(self.generator_seed)
-        x = torch.tensor(raw["x"], dtype=torch.float32)[..., None]  # (4000, 40, 1)
-        test = torch.tensor(raw["x_test"], dtype=torch.float32)[..., None]
-        y, y_test = torch.tensor(raw["y"]), torch.tensor(raw["y_test"])
-        cut = 3600
-        both, mean, std = standardise(torch.cat([x, test]), x[:cut], (0, 1), self.fitted)
-        x, test = both[:4000], both[4000:]
+        x = torch.tensor(np.concatenate([raw["x"], raw["x_test"]]), dtype=torch.float32)[..., None]  # (5000, 40, 1)
+        labels = np.concatenate([raw["y"], raw["y_test"]])
+        parts = self.fewer(PUBLISHED, labels) if self.published else self.parts(labels)
+        y = torch.tensor(labels)
+        if self.shuffle_labels:
+            y = shuffled(y, parts["train"], self.split_seed)
+        x, mean, std = standardise(x, x[parts["train"]], (0, 1), self.fitted)
         spec = DataSpec(
             kind="series",
             task="classify",
@@ -48,11 +61,7 @@ class MNIST1D(Data):
             mean=mean,
             std=std,
         )
-        return spec, {
-            "train": Tensors(x[:cut], y[:cut]),
-            "val": Tensors(x[cut:], y[cut:]),
-            "test": Tensors(test, y_test),
-        }
+        return spec, {name: Tensors(x[i], y[i]) for name, i in parts.items()}
 
 
 def generated(seed: int, folder: Path = Path("data", "cache")) -> dict[str, np.ndarray]:

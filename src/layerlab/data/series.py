@@ -1,5 +1,6 @@
 """Short real time series: in the wheels of statsmodels and vega_datasets."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
@@ -11,15 +12,29 @@ from layerlab.data.base import Data
 from layerlab.data.batches import Split
 from layerlab.data.windows import by_origins, latest, windows
 
-SEASONS = {"co2": 12, "sunspots": 11, "elnino": 12, "seattle_weather": 52}
+SEASONS = {
+    "co2": 12,
+    "sunspots": 11,
+    "elnino": 12,
+    "seattle_weather": 52,
+    "elec_equip": 12,
+    "nile": 1,
+    "unemployment": 4,
+    "treasury_bills": 4,
+}
+QUARTERS = {"unemployment": "unemp", "treasury_bills": "tbilrate"}  # columns of macrodata
+SEASONLESS = 6  # steps ahead where there is no season
 
 
 class Series(Data):
     """co2 (526 monthly means, Mauna Loa), sunspots (309 years), elnino (732 months),
-    seattle_weather (210 weekly means of the daily maximum, needs the extra `series`): forecast the next season.
+    seattle_weather (210 weekly means of the daily maximum, needs the extra `series`), elec_equip (257 months of orders
+    of electrical equipment in the EU), nile (100 years), unemployment and treasury_bills (203 quarters of the USA):
+    forecast the next season.
 
-    First 75 % train, z-scored with it; test = 7 rolling origins in the rest. horizon `auto`: the season, at most 12;
-    lookback `auto`: 3 horizons, or the season where that is longer. Too small to rank networks finely.
+    First 75 % train, z-scored with it; test = 7 rolling origins in the rest. horizon `auto`: the season, at most 12, or
+    6 where there is none; lookback `auto`: 3 horizons, or the season where that is longer. Too small to rank networks
+    finely.
     """
 
     kind, tasks = "series", ("forecast",)
@@ -27,7 +42,9 @@ class Series(Data):
     def __init__(
         self,
         batch_size: Count = 8,
-        name: Literal["co2", "sunspots", "elnino", "seattle_weather"] = "co2",
+        name: Literal[
+            "co2", "sunspots", "elnino", "seattle_weather", "elec_equip", "nile", "unemployment", "treasury_bills"
+        ] = "co2",
         lookback: Count | Literal["auto"] = "auto",
         horizon: Count | Literal["auto"] = "auto",
     ):
@@ -37,7 +54,8 @@ class Series(Data):
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         values, season = _load(self.series), SEASONS[self.series]
         n = len(values)
-        H = min(12, season) if self.horizon == "auto" else self.horizon
+        auto = min(12, season) if season > 1 else SEASONLESS
+        H = auto if self.horizon == "auto" else self.horizon
         L = min(max(3 * H, season), n // 4) if self.lookback == "auto" else self.lookback
         borders = by_origins(n, L, H)
         if not len(borders.starts["train"]) or n * 0.25 < H:
@@ -69,7 +87,13 @@ def _load(name: str) -> np.ndarray:
         return _seattle()
     from statsmodels import datasets
 
-    data = getattr(datasets, name).load_pandas().data
+    if name in QUARTERS:
+        return datasets.macrodata.load_pandas().data[QUARTERS[name]].to_numpy()
+    data = import_module(f"statsmodels.datasets.{name}").load_pandas().data
+    if name == "nile":
+        return data["volume"].to_numpy()
+    if name == "elec_equip":
+        return data.iloc[:, 0].to_numpy()
     if name == "co2":  # weekly; 5 months without a value, all before 1965
         return data["co2"].resample("MS").mean().interpolate().to_numpy()
     if name == "sunspots":

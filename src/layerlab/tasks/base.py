@@ -25,6 +25,7 @@ class Task:
     monitor: ClassVar[str] = "val/loss"  # what selects the best checkpoint
     mode: ClassVar[Literal["min", "max"]] = "min"
     collects: ClassVar[bool] = True  # whether metrics() wants all predictions of a split at once
+    further: ClassVar[tuple[str, ...]] = ()  # what metrics() may find
 
     def __init__(self, spec: DataSpec | dict[str, Any], **options: Any):
         self.spec = DataSpec.coerce(spec)  # of the data
@@ -58,6 +59,11 @@ class Task:
     def report(self, sums: list[float]) -> dict[str, float]:
         """Figures of a split from the added-up sums of its batches."""
         raise NotImplementedError
+
+    @classmethod
+    def figures(cls) -> list[str]:
+        """The names of what `report` gives."""
+        return list(cls.report(object.__new__(cls), [1.0] * 4))
 
     def prediction(self, model: Any, x: Tensor, out: Tensor) -> Tensor:
         """What `metrics` compares with y, from a batch x and the output of `model.step`."""

@@ -18,24 +18,26 @@ class Classify(Task):
 
     labels: `multiclass` minimises cross-entropy; `binary` one sigmoid output with BCE-with-logits; `multilabel`
     one sigmoid output per class. label_smoothing: share of the target spread over all classes (Szegedy et al. 2016).
-    softmax_first: take the softmax before the loss, which takes it again: a classic mistake, to be seen at work.
+    before_loss: `softmax` takes it before a loss that takes it again, a classic mistake to be seen at work;
+    `log_softmax` does the same and changes nothing.
     Classes weigh in the loss as the spec says. Reported: acc (of labels, for multilabel), nll in nats per example, loss
     (equal to nll without smoothing and weights).
     """
 
     name, monitor, mode = "classify", "val/acc", "max"
+    further = ("f1", "balanced_acc", "auroc", "ece")
 
     def __init__(
         self,
         spec: DataSpec | dict[str, Any],
         labels: Literal["multiclass", "binary", "multilabel"] = "multiclass",
         label_smoothing: Fraction = 0.0,
-        softmax_first: bool = False,
+        before_loss: Literal["none", "softmax", "log_softmax"] = "none",
     ):
-        super().__init__(spec, labels=labels, label_smoothing=label_smoothing, softmax_first=softmax_first)
-        self.labels, self.label_smoothing, self.softmax_first = labels, label_smoothing, softmax_first
-        if softmax_first and labels != "multiclass":
-            raise Mismatch(f"task.softmax_first: has no effect on task.labels={labels}; leave it out")
+        super().__init__(spec, labels=labels, label_smoothing=label_smoothing, before_loss=before_loss)
+        self.labels, self.label_smoothing, self.before_loss = labels, label_smoothing, before_loss
+        if before_loss != "none" and labels != "multiclass":
+            raise Mismatch(f"task.before_loss={before_loss}: has no effect on task.labels={labels}; leave it out")
         several = len(self.spec.target) > 1
         if several and labels != "multilabel":
             raise Mismatch(
@@ -52,7 +54,8 @@ class Classify(Task):
         return self.spec.replace(out=1) if self.labels == "binary" else self.spec
 
     def measure(self, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        out = out.softmax(1) if self.softmax_first else out
+        if self.before_loss != "none":
+            out = out.softmax(1) if self.before_loss == "softmax" else out.log_softmax(1)
         nll = self._loss(out, y, 0.0, weighted=False)
         plain = not self.label_smoothing and not self.spec.class_weights
         loss = nll if plain else self._loss(out, y, self.label_smoothing)

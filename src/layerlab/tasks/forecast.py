@@ -29,6 +29,7 @@ class Forecast(Task):
     """
 
     name, monitor, mode = "forecast", "val/mse", "min"
+    further = ("mase", "coverage", "width")
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ class Regress(Task):
     """
 
     name, monitor, mode = "regress", "val/mse", "min"
+    further = ("r2",)
 
     def __init__(self, spec: DataSpec | dict[str, Any]):
         super().__init__(spec)

@@ -20,6 +20,7 @@ class Transduce(Task):
     """
 
     name, monitor, mode = "transduce", "val/nll", "min"
+    further = ("exact", "ser")
 
     def __init__(self, spec: DataSpec | dict[str, Any]):
         super().__init__(spec)
