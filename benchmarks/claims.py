@@ -2,6 +2,7 @@
 
 layerlab claim name=all && python benchmarks/claims.py [--logs logs]      verdicts of logs/claim/*/quick.json
 python benchmarks/claims.py --stability                                   of benchmarks/results/stability.csv
+python benchmarks/claims.py --statements                                  what each statement of the text has
 """
 
 import argparse
@@ -11,6 +12,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
+from layerlab.claims.claim import statements
 from layerlab.claims.run import effect
 
 ROOT = Path(__file__).parents[1]
@@ -68,13 +70,31 @@ def stability() -> str:
     return "\n".join(lines)
 
 
+def table_of_statements() -> str:
+    """A row for each statement: its line, its words, and its claim, its test, or why it has none."""
+    lines = ["| line | the text says | claim, test, or opinion |", "|---|---|---|"]
+    for s in statements():
+        kind = next(k for k in ("claim", "test", "opinion") if k in s)
+        what = {"claim": "claim `{}`", "test": "test `tests/{}`", "opinion": "{}"}[kind].format(s[kind])
+        lines.append(f"| {s['line']} | {s['says']} | {what} |")
+    counts = Counter(next(k for k in ("claim", "test", "opinion") if k in s) for s in statements())
+    told = ", ".join(f"{n} {kind}s" for kind, n in counts.items())
+    return "\n".join([*lines, "", f"{sum(counts.values())} statements: {told}."])
+
+
 def main() -> None:
     """Rewrite what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--logs", type=Path, default=ROOT / "logs")
     parser.add_argument("--stability", action="store_true")
+    parser.add_argument("--statements", action="store_true")
     options = parser.parse_args()
-    name, inner = ("stability", stability()) if options.stability else ("verdicts", verdicts(options.logs))
+    if options.statements:
+        name, inner = "statements", table_of_statements()
+    elif options.stability:
+        name, inner = "stability", stability()
+    else:
+        name, inner = "verdicts", verdicts(options.logs)
     PAGE.write_text(between(PAGE.read_text("utf-8"), name, inner), encoding="utf-8")
 
 

@@ -22,7 +22,7 @@ MAY = {  # part -> (our own parts, libraries; None = any)
     "train": (CONFIG | {"tasks", "models.base", "data.features", "data.batches", "nn.conv"}, None),
     "sweep": (CONFIG | {"signature", "train"}, None),
     "claims": (CONFIG | {"train", "sweep"}, {"numpy", "scipy", "yaml"}),
-    "report": (set(), {"pandas", "plotly"}),
+    "report": (BASE, {"plotly", "numpy", "scipy", "jinja2", "markupsafe", "yaml"}),
     "cli": (None, None),
     "__init__": ({"train", "build"}, set()),
 }

@@ -29,7 +29,7 @@ USAGE = """layerlab VERB [key=value ...]
   rerun     repeat a run and compare           layerlab rerun run=logs/...
   sweep     look at a sweep                    layerlab sweep status logs/sweeps/...
   claim     test a sentence of the text        layerlab claim name=zg_diverges
-  report    a dashboard of a sweep in wandb    layerlab report wandb logs/sweeps/...
+  report    a page of claims, sweeps, runs     layerlab report run=logs/...
 
 Options of a verb: layerlab VERB --help"""
 
@@ -327,20 +327,45 @@ def claim(argv: list[str]) -> int:
     logs = Path(config["logs"]).expanduser() / "claim"
     how = config["size"], config["first_seed"]
     plans = [claims.check(one, *how) for one in found]  # all of them before the first run
+    known: dict[str, Path] = {}
     for one, planned in zip(found, plans, strict=True):
-        print(claims.text(claims.run(one, logs, *how, planned=planned)), flush=True)
+        print(claims.text(claims.run(one, logs, *how, planned=planned, known=known)), flush=True)
     return 0
 
 
 def report(argv: list[str]) -> int:
-    """`wandb DIR [project=P] [entity=E] [push=true]`: the dashboard of a sweep; pushed for those who are logged in."""
+    """A page of the claims and runs of a folder, of one run or sweep, or of several runs; `wandb DIR`: a dashboard."""
+    if _asked_for_help("report", argv):
+        return 0
+    if argv[:1] == ["wandb"]:
+        return _dashboard(argv[1:])
+    quoted = [f"run='{a.removeprefix('run=')}'" if a.startswith("run=") else a for a in argv]
+    config = compose(*quoted, name="report").config
+    try:
+        from layerlab.report import page
+    except ModuleNotFoundError as e:
+        raise LayerlabError('report: not installed; pip install "layerlab[report]"') from e
+    place = Path(config["output"]).expanduser() if config["output"] else None
+    folders = [Path(f).expanduser() for f in str(config["run"] or "").split(",") if f]
+    if not folders:
+        file = page.logs(Path(config["logs"]).expanduser(), config["size"], place)
+    elif len(folders) > 1:
+        file = page.compare(folders, place)
+    else:
+        file = page.one(folders[0], place)
+    print(f"written  {file}")
+    return 0
+
+
+def _dashboard(argv: list[str]) -> int:
+    """`DIR [project=P] [entity=E] [push=true]`: the dashboard of a sweep in wandb; pushed for those logged in."""
     known = {"project": "layerlab", "entity": "", "push": "false"}
     typed = dict(a.split("=", 1) for a in argv if "=" in a)
     words = [a for a in argv if "=" not in a]
-    if len(words) != 2 or words[0] != "wandb" or not typed.keys() <= known.keys():
+    if len(words) != 1 or not typed.keys() <= known.keys():
         raise LayerlabError("report: expected wandb DIR [project=layerlab] [entity=NAME] [push=true]")
     options = known | typed
-    folder = Path(words[1]).expanduser()
+    folder = Path(words[0]).expanduser()
     if options["push"] not in ("true", "false"):
         raise LayerlabError(f"push={options['push']}: expected true or false")
     if options["push"] == "true" and not options["entity"]:

@@ -19,7 +19,7 @@ from layerlab.claims.grammar import Table, Values
 
 REQUIRED = ("says", "topic", "base", "measure", "expect", "control")
 KINDS: dict[str, tuple[str, tuple[type, ...]]] = {  # of the keys of a claim
-    **dict.fromkeys(("says", "concludes", "literature"), ("a text", (str,))),
+    **dict.fromkeys(("says", "scope", "concludes", "literature"), ("a text", (str,))),
     **dict.fromkeys(("base", "expect", "control", "limits", "needs", "skip"), ("a list", (list,))),
     **dict.fromkeys(("measure", "arms", "grid", "within", "rows", "plot"), ("names with values", (dict,))),
     **dict.fromkeys(("trains", "gate"), ("true or false", (bool,))),
@@ -32,6 +32,7 @@ LISTS_INSIDE = ("arms", "within", "data")  # each name of these holds a list
 SEEDS, FULL_SEEDS, GATE_SEEDS = 5, 20, 3
 LISTS = ("expect", "control", "limits")
 SHARES = ("test/acc",)  # of the scored examples
+PARAMETERS = "parameters"  # of a model, trainable: the one figure that is not logged
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a metric comes from: `test/acc`, `train/loss@last`, or `measure.name(axis, ...)`.
+    """Where a metric comes from: `test/acc`, `train/loss@last`, `parameters`, or `measure.name(axis, ...)`.
 
     measure: "" for what the run logs. at: `last`, `first`, or "" for the final figure. inner: axes the measure gives.
     """
@@ -70,11 +71,17 @@ class Source:
     @classmethod
     def parse(cls, text: str) -> Source:
         """Raises ValueError."""
+        if text == PARAMETERS:
+            return cls("", text, "", ())
         if found := re.fullmatch(r"(\w+/\w+)(?:@(first|last))?", text):
             return cls("", found[1], found[2] or "", ())
         if found := re.fullmatch(r"(\w+)\.(\w+)(?:\(([\w, ]+)\))?", text):
             return cls(found[1], found[2], "", tuple(a.strip() for a in found[3].split(",")) if found[3] else ())
-        raise ValueError(f"measure: {text}: expected test/acc, train/loss@last, or measure.name(axis, ...)")
+        raise ValueError(f"measure: {text}: expected test/acc, train/loss@last, {PARAMETERS}, or measure.name(axis)")
+
+    def __str__(self) -> str:
+        inner = f"({', '.join(self.inner)})" if self.inner else ""
+        return (f"{self.measure}." if self.measure else "") + self.name + (f"@{self.at}" if self.at else "") + inner
 
     def key(self, inner: dict[str, Any]) -> str:
         """Its name in the record of a run, for values of the axes that the measure gives."""
@@ -87,7 +94,7 @@ class Claim:
     """A sentence, the runs that test it, and what is checked in them.
 
     axes: of the runs (data, arm, and the keys of the grid), then `within`, those that a measure gives by itself.
-    unit: what is resampled; `seed`, or an axis of a measure.
+    unit: what is resampled; `seed`, or one of these axes.
     """
 
     name: str
@@ -102,6 +109,7 @@ class Claim:
     rows: dict[str, int]
     unit: str
     seeds: int
+    told_units: int | None
     trains: bool
     checks: dict[str, tuple[Check, ...]]
     notes: tuple[str, ...]
@@ -110,19 +118,24 @@ class Claim:
     needs: tuple[str, ...]
     gate: bool
     plot: dict[str, Any] = field(default_factory=dict)
+    scope: str = ""  # what it speaks of, where neither data nor model says it
     concludes: str = ""
     literature: str = ""
 
     @property
-    def axes(self) -> dict[str, tuple[Any, ...]]:
-        """Every axis but the unit, with its values."""
+    def every_axis(self) -> dict[str, tuple[Any, ...]]:
+        """The axes of the runs, then those of the measures, with their values."""
         found: dict[str, tuple[Any, ...]] = {}
         if self.data:
             found["data"] = tuple(self.data)
         if self.arms:
             found["arm"] = tuple(self.arms)
-        found |= {axis: values for axis, (_, values) in self.grid.items()}
-        return {k: v for k, v in (found | self.within).items() if k != self.unit}
+        return found | {axis: values for axis, (_, values) in self.grid.items()} | self.within
+
+    @property
+    def axes(self) -> dict[str, tuple[Any, ...]]:
+        """Every axis but the unit, with its values."""
+        return {k: v for k, v in self.every_axis.items() if k != self.unit}
 
     @property
     def cells(self) -> list[Cell]:
@@ -144,13 +157,25 @@ class Claim:
     @property
     def units(self) -> tuple[Any, ...]:
         """The values of the unit."""
-        return self.within[self.unit] if self.unit in self.within else tuple(range(self.seeds))
+        return self.every_axis.get(self.unit) or tuple(range(self.seeds))
+
+    @property
+    def experiment(self) -> dict[str, Any]:
+        """What it is made of, as the yaml says it, for a reader of the record."""
+        return {
+            "base": list(self.base),
+            "data": {name: list(o) for name, o in self.data.items()},
+            "arms": {name: list(o) for name, o in self.arms.items()},
+            "grid": {axis: f"{key}={','.join(values)}" for axis, (key, values) in self.grid.items()},
+            "within": {axis: list(map(str, values)) for axis, values in self.within.items()},
+            "measure": {metric: str(source) for metric, source in self.metrics.items()},
+        }
 
     def dims(self, metric: str) -> tuple[str, ...]:
         """Axes of a metric: those of the runs, those its measure gives, and the unit last."""
         inner = self.metrics[metric].inner
         own = [a for a in self.axes if a not in self.within]
-        unit = [self.unit] if self.unit == "seed" or self.unit in inner else []
+        unit = [self.unit] if self.unit not in self.within or self.unit in inner else []
         return (*own, *(a for a in inner if a != self.unit), *unit)
 
     def shape(self, metric: str) -> tuple[int, ...]:
@@ -176,6 +201,11 @@ def folder() -> Path:
 def names() -> list[str]:
     """The claims there are."""
     return sorted(p.stem for p in folder().glob("*.yaml"))
+
+
+def statements() -> list[dict[str, Any]]:
+    """Every statement of the text: its line, its words, and the claim or test it has, or why it has none."""
+    return yaml.safe_load(Path(__file__).with_name("statements.yaml").read_text("utf-8"))
 
 
 def read(name: str) -> Claim:
@@ -217,12 +247,8 @@ def _misshapen(node: dict[str, Any]) -> Iterator[str]:
     seeds = node.get("seeds", SEEDS)
     if isinstance(seeds, int) and seeds < 1:
         yield f"seeds: {seeds}: expected 1 or more; 3 decide something"
-    if isinstance(seeds, dict):  # {over: sentence, n: 20}
-        there = (node.get("within") or {}).get(str(seeds.get("over"))) or ()
-        if not {"over"} <= set(seeds) <= {"over", "n"} or not isinstance(seeds["over"], str):
-            yield f"seeds: {seeds}: expected a number, or over: AXIS of `within`"
-        elif seeds.get("n", len(there)) != len(there):
-            yield f"seeds: n is {seeds['n']}, within.{seeds['over']} has {len(there)} values"
+    if isinstance(seeds, dict) and not (set(seeds) <= {"over", "n"} and isinstance(seeds.get("over"), str)):
+        yield f"seeds: {seeds}: expected a number, or over: AXIS"
 
 
 def _made(name: str, node: dict[str, Any]) -> Claim:
@@ -248,6 +274,7 @@ def _made(name: str, node: dict[str, Any]) -> Claim:
         rows={m: int(n) for m, n in (node.get("rows") or {}).items()},
         unit=seeds["over"] if isinstance(seeds, dict) else "seed",
         seeds=1 if isinstance(seeds, dict) else int(seeds),
+        told_units=seeds.get("n") if isinstance(seeds, dict) else None,
         trains=bool(node.get("trains", True)),
         checks={k: tuple(c for c in found if isinstance(c, Check)) for k, found in checks.items()},
         notes=tuple(c for found in checks.values() for c in found if isinstance(c, str)),
@@ -256,6 +283,7 @@ def _made(name: str, node: dict[str, Any]) -> Claim:
         needs=tuple(node.get("needs") or ()),
         gate=bool(node.get("gate", False)),
         plot=node.get("plot") or {},
+        scope=str(node.get("scope", "")),
         concludes=" ".join(str(node.get("concludes", "")).split()),
         literature=" ".join(str(node.get("literature", "")).split()),
     )
@@ -279,9 +307,12 @@ def _findings(claim: Claim) -> Iterator[str]:
     for kind in ("expect", "control"):
         if not claim.checks[kind]:
             yield f"{kind}: needs a check; a claim is judged by its effect and by its control"
-    if claim.unit != "seed" and claim.unit not in claim.within:
-        yield f"seeds.over={claim.unit}: no axis under `within`"
-    ran = {axis: list(map(str, values)) for axis, values in claim.axes.items() if axis not in claim.within}
+    if claim.unit != "seed" and claim.unit not in claim.every_axis:
+        yield f"seeds.over={claim.unit}: no axis; {suggest(claim.unit, list(claim.every_axis))}"
+        return
+    if claim.told_units not in (None, len(claim.units)):
+        yield f"seeds: n is {claim.told_units}, {claim.unit} has {len(claim.units)} values"
+    ran = {axis: list(map(str, values)) for axis, values in claim.every_axis.items() if axis not in claim.within}
     for axis, value in (pair for out in claim.skip for pair in out.items()):
         if value not in ran.get(axis, ()):
             yield f"skip: {axis}={value}: {suggest(axis, list(ran)) if axis not in ran else suggest(value, ran[axis])}"
@@ -302,6 +333,13 @@ def _findings(claim: Claim) -> Iterator[str]:
         if lost := [a for a in source.inner if a not in claim.within]:
             yield f"measure.{metric}: {lost[0]}: no axis under `within`; {suggest(lost[0], list(claim.within))}"
             return
+    for key in ("x", "colour", "facet"):
+        if (axis := claim.plot.get(key)) and axis not in claim.axes:
+            yield f"plot.{key}: {axis}: no axis; {suggest(str(axis), list(claim.axes))}"
+    asked = claim.plot.get("y", [])
+    for metric in [asked] if isinstance(asked, str) else asked:
+        if metric not in claim.metrics and "/" not in metric:
+            yield f"plot.y: {metric}: neither a metric nor a logged figure; {suggest(metric, list(claim.metrics))}"
     invented = claim.table({m: np.ones(claim.shape(m)) for m in claim.metrics})
     for kind, checks in claim.checks.items():
         for check in checks:

@@ -15,15 +15,15 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from layerlab.build import ConfigError, suggest
+from layerlab.build import ConfigError, locate, suggest
 from layerlab.claims import grammar
-from layerlab.claims.claim import FULL_SEEDS, GATE_SEEDS, LISTS, Claim, names, read
+from layerlab.claims.claim import FULL_SEEDS, GATE_SEEDS, LISTS, PARAMETERS, Claim, names, read
 from layerlab.claims.grammar import Judged
 from layerlab.claims.verdict import LEAST_UNITS, Verdict, verdict
 from layerlab.compose import Composed, Composer, composer, quote
 from layerlab.sweep.launch import jobs_at_once, launch
-from layerlab.sweep.ledger import Job, Ledger
-from layerlab.train.manifest import machine, write_json
+from layerlab.sweep.ledger import Ledger
+from layerlab.train.manifest import config_hash, machine, write_json
 
 Size = Literal["quick", "full", "gate"]
 DIVERGED = "diverged"
@@ -61,7 +61,7 @@ def plan(claim: Claim, compose: Composer, first: int = 0) -> list[tuple[Composed
     first: the first seed. Raises ConfigError where one does not compose, or arms differ in more than they say.
     """
     measures = _measures(claim)
-    found = []
+    found: list[tuple[Composed, str]] = []
     for cell in claim.cells:
         for seed in range(first, first + claim.seeds):
             overrides = ["record=light", "progress=none", *cell.overrides, f"seed={seed}"]
@@ -71,8 +71,27 @@ def plan(claim: Claim, compose: Composer, first: int = 0) -> list[tuple[Composed
                 raise ConfigError(*(f"claim {claim.name}, {cell.name}: {line}" for line in str(e).splitlines())) from e
             one.config["measures"], one.config["measure_only"] = measures, not claim.trains
             found.append((one, f"{cell.name}/{seed}.json"))
+    _refuse_unlogged(claim, found[0][0].config)
     _refuse_other_differences(claim, [one.config for one, _ in found])
     return found
+
+
+def _refuse_unlogged(claim: Claim, config: dict[str, Any]) -> None:
+    """Refuse figures that a run does not log: it logs those of its task, of each split. Raises ConfigError."""
+    task: Any = locate(config["task"]["_target_"])
+    figures = task.figures()
+    logged = [f"{split}/{name}" for split in ("train", "val", "test") for name in figures]
+    logged += [f"test/{name}" for name in task.further] + ["train/loss_step"]
+    for metric, source in claim.metrics.items():
+        if source.measure or source.name == PARAMETERS:
+            continue
+        if not claim.trains:
+            raise ConfigError(
+                f"claim {claim.name}: measure.{metric}: {source.name}: with trains: false nothing is logged"
+            )
+        if source.name not in logged:
+            told = suggest(source.name, logged)
+            raise ConfigError(f"claim {claim.name}: measure.{metric}: {source.name}: never logged here; {told}")
 
 
 def check(claim: Claim, size: Size = "quick", first: int = 0) -> list[tuple[Composed, str]]:
@@ -99,6 +118,9 @@ def _measures(claim: Claim) -> dict[str, dict[str, Any]]:
         if source.name not in module.GIVES:
             told = suggest(source.name, list(module.GIVES))
             raise ConfigError(f"claim {claim.name}: measure.{metric}: {name} does not give {source.name}; {told}")
+        if source.inner != (given := module.GIVES[source.name]):
+            form = f"{name}.{source.name}" + (f"({', '.join(given)})" if given else "")
+            raise ConfigError(f"claim {claim.name}: measure.{metric}: expected {form}")
         takes = inspect.signature(getattr(module, name)).parameters
         nodes[name] = {"_target_": f"{home}.{name}", **{a: list(v) for a, v in claim.within.items() if a in takes}}
     return nodes
@@ -140,32 +162,51 @@ def run(
     first: int = 0,
     say: Callable[[str], None] = print,
     planned: list[tuple[Composed, str]] | None = None,
+    known: dict[str, Path] | None = None,
 ) -> dict[str, Any]:
     """Run what is missing, judge, and leave `logs/<name>/<size>.json`; the record. Raises ConfigError.
 
-    planned: what `check` gave for it.
+    planned: what `check` gave for it. known: the rows of claims before it by the hash of their configs, whose runs are
+    not repeated; those of this one are added.
     """
     planned = check(claim, size, first) if planned is None else planned
     claim, missing = resized(claim, size), _missing(claim)
+    known = {} if known is None else known
     place = logs / claim.name
-    jobs: list[Job] = []
-    if planned:
-        ledger = Ledger(place, [f"claim={claim.name}"])
-        try:
-            configs, places = [c for c, _ in planned], [p for _, p in planned]
-            at_once = jobs_at_once("auto", configs[0].config)
-            labels = [p.removesuffix(".json").split("/") for p in places]
-            jobs = launch(
-                configs, labels, ledger, at_once, say=_sparingly(claim.name, say), places=places, forecast=False
-            )
-        finally:
-            ledger.close()
-    record = judged(claim, [read_row(place / job.place) for job in jobs], f"needs {missing[0]}" if missing else "")
+    places = [place / p for _, p in planned]
+    hashes = [config_hash(c.config) for c, _ in planned]
+    for file, digest in zip(places, hashes, strict=True):
+        if digest in known and not _stands(file, digest):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, read_row(known[digest]))
+    left = [p for p, file, digest in zip(planned, places, hashes, strict=True) if not _stands(file, digest)]
+    if left:
+        _launch(claim, left, place, say)
+    known |= {digest: file for file, digest in zip(places, hashes, strict=True) if _stands(file, digest)}
+    record = judged(claim, [read_row(file) for file in places], f"needs {missing[0]}" if missing else "")
     record |= {"size": size, "first_seed": first, "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **machine()}
     place.mkdir(parents=True, exist_ok=True)
     name = size if not first else f"{size}-{first}"
     write_json(place / f"{name}.json", record)
     return record
+
+
+def _launch(claim: Claim, planned: list[tuple[Composed, str]], place: Path, say: Callable[[str], None]) -> None:
+    """These runs, as jobs of a sweep in the folder of the claim."""
+    configs, places = [c for c, _ in planned], [p for _, p in planned]
+    ledger = Ledger(place, [f"claim={claim.name}"])
+    try:
+        at_once = jobs_at_once("auto", configs[0].config)
+        labels = [p.removesuffix(".json").split("/") for p in places]
+        launch(configs, labels, ledger, at_once, say=_sparingly(claim.name, say), places=places, forecast=False)
+    finally:
+        ledger.close()
+
+
+def _stands(file: Path, digest: str) -> bool:
+    """Whether a row is the outcome of the run of this config; to have diverged is one."""
+    row = read_row(file)
+    return row.get("config_hash") == digest and (row["status"] == "ok" or row.get("reason") == DIVERGED)
 
 
 def _sparingly(name: str, say: Callable[[str], None]) -> Callable[[str], None]:
@@ -228,6 +269,7 @@ def judged(claim: Claim, rows: Sequence[dict[str, Any]], missing: str = "") -> d
         "concludes": claim.concludes,
         "literature": claim.literature,
         "plot": claim.plot,
+        "experiment": claim.experiment,
         "axes": {k: list(map(str, v)) for k, v in (claim.axes | {claim.unit: claim.units}).items()},
         "dims": {m: list(claim.dims(m)) for m in values},
         "values": {m: _plain(v) for m, v in values.items()},
@@ -275,7 +317,8 @@ def scope(claim: Claim) -> str:
     models = {o.partition("=")[2] for own in claim.arms.values() for o in own if o.startswith("model=")}
     model = said.get("model") or ", ".join(sorted(models))
     width = f", width {said['model.width']}" if "model.width" in said else ""
-    return f"on {data}, {model}{width}, n={len(claim.units)}" + ("" if claim.unit == "seed" else f" {claim.unit}s")
+    unit = "" if claim.unit == "seed" else f" {claim.unit}"
+    return f"{claim.scope or f'on {data}, {model}{width}'}, n={len(claim.units)}{unit}"
 
 
 def _gathered(claim: Claim, metric: str, rows: Sequence[dict[str, Any]]) -> np.ndarray:
@@ -285,7 +328,7 @@ def _gathered(claim: Claim, metric: str, rows: Sequence[dict[str, Any]]) -> np.n
     dims, axes = claim.dims(metric), claim.axes | {claim.unit: claim.units}
     inner = [[(a, i, v) for i, v in enumerate(axes[a])] for a in source.inner]
     for i, (cell, seed) in enumerate(itertools.product(claim.cells, range(claim.seeds))):
-        at = {a: list(map(str, axes[a])).index(v) for a, v in cell.labels.items()} | {"seed": seed}
+        at = {"seed": seed} | {a: list(map(str, axes[a])).index(v) for a, v in cell.labels.items()}
         for places in itertools.product(*inner):
             own = at | {a: n for a, n, _ in places}
             value = _value(rows[i], source, {a: v for a, _, v in places})
@@ -294,11 +337,15 @@ def _gathered(claim: Claim, metric: str, rows: Sequence[dict[str, Any]]) -> np.n
 
 
 def _value(row: dict[str, Any], source: Any, inner: dict[str, Any]) -> float:
+    logged = [r[source.name] for r in row.get("history", []) if source.name in r]
+    if source.at == "first" and logged:
+        return logged[0]
     if row.get("reason") == DIVERGED:  # an outcome, not a missing value
         return np.inf if source.name.endswith("loss") or source.name.endswith("nll") else np.nan
+    if source.name == PARAMETERS:
+        return row.get(PARAMETERS, np.nan)
     if source.at:
-        logged = [r[source.name] for r in row.get("history", []) if source.name in r]
-        return logged[0 if source.at == "first" else -1] if logged else np.nan
+        return logged[-1] if logged else np.nan
     return row.get("metrics", {}).get(source.key(inner), np.nan)
 
 

@@ -37,7 +37,8 @@ class Estimate:
 def estimate(values: Sequence[float], rows: int | None = None) -> Estimate:
     """Mean and 95 % t-interval of one value per unit; no finite interval where a value is not finite.
 
-    rows: how many scored rows a value is a share of; the interval is then no narrower than Wilson's for all of them.
+    rows: how many scored rows a value is a share of; the interval is then no narrower than Wilson's for all of them,
+    and between 0 and 1.
     """
     n, mean = len(values), statistics.mean(values)
     if not all(map(math.isfinite, values)):
@@ -48,7 +49,7 @@ def estimate(values: Sequence[float], rows: int | None = None) -> Estimate:
     low, high = mean - half, mean + half
     if rows and 0 <= mean <= 1:
         wilson = binomtest(round(mean * rows), rows).proportion_ci(method="wilson")
-        low, high = min(low, float(wilson.low)), max(high, float(wilson.high))
+        low, high = max(min(low, float(wilson.low)), 0.0), min(max(high, float(wilson.high)), 1.0)
     return Estimate(mean, low, high, n)
 
 

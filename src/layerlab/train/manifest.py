@@ -164,6 +164,11 @@ class Record:
             self.facts |= results
         self.write("results.json", results)
 
+    def curve(self, rows: list[list[dict[str, float]]]) -> None:
+        """What was logged by step, in the row. rows: those of each logger that kept them."""
+        if self.row and rows:
+            self.facts["history"] = rows[0]
+
     def write(self, name: str, value: Any) -> None:
         """A json file, whole or not at all."""
         if self.folder:

@@ -129,6 +129,7 @@ def _recorded(composed: Composed, folder: str | None, cut: Path | None, curves: 
             run = _fit(config, record, opened, signals, cut)
         ok = True
     except LayerlabError as e:
+        record.curve([x.rows for x in opened if isinstance(x, History)])
         record.status("failed", e.reason, str(e))
         if _rank():
             e.args = (f"rank {_rank()}: {e}",)
@@ -419,8 +420,8 @@ def _write(
         results["majority"] = scores.majority(found)
         if folder:
             scores.per_class(found, model.task.spec.classes, folder / "per_class.csv")
-    rows = [x.rows for x in trainer.loggers if isinstance(x, History)]
-    record.results(results | ({"history": rows[0]} if rows else {}))
+    record.curve([x.rows for x in trainer.loggers if isinstance(x, History)])
+    record.results(results)
     if folder:
         for logger in trainer.loggers:
             logger.save()
@@ -615,7 +616,7 @@ def _check_plain(config: Config) -> None:
 
 def _check_names(config: Config, task: Task) -> None:
     """Refuse a monitored figure that is never logged, before the first batch instead of after the first epoch."""
-    logged = [f"{split}/{name}" for split in ("val", "train") for name in task.report([1.0] * 4)]
+    logged = [f"{split}/{name}" for split in ("val", "train") for name in task.figures()]
     named = {"schedule.monitor": config["schedule"].get("monitor"), "objective": config["objective"]}
     named |= {f"callbacks.{k}.monitor": v.get("monitor") for k, v in config["callbacks"].items()}
     for key, name in named.items():

@@ -7,7 +7,7 @@ from torch import nn
 
 from layerlab.models.base import Model
 
-GIVES = ("error", "logreg")
+GIVES = {"error": (), "logreg": ()}
 
 
 @torch.no_grad()

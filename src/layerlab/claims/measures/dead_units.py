@@ -7,7 +7,7 @@ from torch import nn
 
 from layerlab.models.base import Model
 
-GIVES = ("dead",)
+GIVES = {"dead": ()}
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import torch
 
 from layerlab.models.base import Model
 
-GIVES = ("std", "entropy", "jacobian")
+GIVES = dict.fromkeys(("std", "entropy", "jacobian"), ("d", "scale"))
 KEYS, QUERIES = 64, 256
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from layerlab.models.base import Model
 
-GIVES = ("glog",)
+GIVES = {"glog": ()}
 EXAMPLES = 512
 
 

@@ -6,7 +6,7 @@ import torch
 
 from layerlab.models.base import Model
 
-GIVES = ("acc", "moved")
+GIVES = {"acc": ("order",), "moved": ("order",)}
 STEPS, LR = 100, 0.5
 CALLS = "zflbs"  # zero_grad, forward, loss, backward, step
 

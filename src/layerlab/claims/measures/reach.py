@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from layerlab.models.base import Model
 
-GIVES = ("glog",)
+GIVES = {"glog": ("lag",)}
 LETTERS, STEPS, SEQUENCES = 26, 200, 8
 
 

@@ -1,0 +1,169 @@
+"""What runs, sweeps and claims have left in files, as plain values. Nothing here loads a model."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from layerlab.contract import LayerlabError
+
+Points = list[tuple[float, float]]  # (step, value)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder: its record, its curves, its pictures as data addresses."""
+
+    folder: Path
+    config: dict[str, Any]
+    manifest: dict[str, Any]
+    status: dict[str, Any]
+    results: dict[str, Any]
+    curves: dict[str, Points]
+    classes: list[dict[str, str]]
+    pictures: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """The last two parts of its folder: what was run, and when."""
+        return "/".join(self.folder.parts[-2:])
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The folder of a sweep: its jobs, and the statistics of those that have finished ({} before any has)."""
+
+    folder: Path
+    ledger: dict[str, Any]
+    statistics: dict[str, Any]
+    pictures: dict[str, str]
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A json file; {} where there is none or it is damaged."""
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder is that of a sweep."""
+    return (folder / "sweep.json").is_file()
+
+
+def run(folder: Path) -> Run:
+    """A run from its folder. Raises LayerlabError where there is none."""
+    folder = folder.expanduser()
+    if not (folder / "manifest.json").is_file():
+        raise LayerlabError(f"{folder}: neither a run (manifest.json) nor a sweep (sweep.json); give the folder of one")
+    try:
+        config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
+    except (OSError, yaml.YAMLError):
+        config = {}
+    files = {name: read_json(folder / f"{name}.json") for name in ("manifest", "status", "results")}
+    classes = _rows(folder / "per_class.csv")
+    return Run(folder, config, **files, curves=_curves(folder), classes=classes, pictures=_pictures(folder))
+
+
+def sweep(folder: Path) -> Sweep:
+    """A sweep from its folder."""
+    folder = folder.expanduser()
+    ledger, statistics = (read_json(folder / f"{name}.json") for name in ("sweep", "statistics"))
+    return Sweep(folder, ledger, statistics, _pictures(folder))
+
+
+def claims(logs: Path, size: str) -> list[dict[str, Any]]:
+    """The records of claims of a size, by topic and name; one of an earlier version may know less."""
+    unknown = {"experiment": {}, "plot": {}, "git": None, "literature": "", "concludes": "", "notes": []}
+    found = [unknown | read_json(file) for file in sorted((logs / "claim").glob(f"*/{size}.json"))]
+    return sorted((r for r in found if "verdict" in r), key=lambda r: (r["topic"], r["name"]))
+
+
+def claim_curves(logs: Path, record: dict[str, Any], name: str) -> dict[str, Points]:
+    """The mean curve of a logged figure over the seeds of each cell of a claim."""
+    found: dict[str, Points] = {}
+    for cell in sorted(p for p in (logs / "claim" / record["name"]).iterdir() if p.is_dir()):
+        by_step: dict[float, list[float]] = {}
+        for file in sorted(cell.glob("*.json")):
+            for row in read_json(file).get("history", []):
+                if name in row and "step" in row:
+                    by_step.setdefault(row["step"], []).append(row[name])
+        if by_step:
+            found[cell.name] = [(step, sum(v) / len(v)) for step, v in sorted(by_step.items())]
+    return found
+
+
+def overview(logs: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """A line for each run and each sweep below a folder, the newest first."""
+    runs, sweeps = [], []
+    for file in logs.glob("sweeps/*/sweep.json"):
+        jobs = read_json(file).get("jobs", [])
+        done = sum(job["status"] == "ok" for job in jobs)
+        best = read_json(file.with_name("statistics.json")).get("best", "")
+        sweeps.append({"folder": file.parent, "jobs": len(jobs), "ok": done, "best": best})
+    for file in logs.glob("*/*/manifest.json"):
+        manifest, results = read_json(file), read_json(file.with_name("results.json"))
+        status = read_json(file.with_name("status.json")).get("status", "")
+        figure = "test/" + str(results.get("monitor", "")).partition("/")[2]
+        value = results.get("metrics", {}).get(figure)
+        runs.append(
+            {
+                "folder": file.parent,
+                "started": manifest.get("started", ""),
+                "status": status,
+                "figure": figure if value is not None else "",
+                "value": value,
+            }
+        )
+    runs.sort(key=lambda r: r["started"], reverse=True)
+    return runs, sweeps
+
+
+def flat(node: dict[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a config."""
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from flat(value, f"{where}{key}.")
+        else:
+            yield f"{where}{key}", value
+
+
+def differences(runs: list[Run]) -> list[tuple[str, list[Any]]]:
+    """The keys of the configs in which runs differ, with the value of each; `-` where it has no such key."""
+    configs = [dict(flat(r.config)) for r in runs]
+    keys = sorted(set().union(*configs))
+    rows = [(key, [c.get(key, "-") for c in configs]) for key in keys]
+    return [(key, values) for key, values in rows if any(v != values[0] for v in values)]
+
+
+def _curves(folder: Path) -> dict[str, Points]:
+    found: dict[str, Points] = {}
+    for row in _rows(folder / "metrics.csv"):
+        for name, value in row.items():
+            if value and name not in ("step", "epoch") and row.get("step"):
+                found.setdefault(name, []).append((float(row["step"]), float(value)))
+    return found
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    try:
+        with file.open(newline="", encoding="utf-8") as f:
+            return list(csv.DictReader(f))
+    except OSError:
+        return []
+
+
+def _pictures(folder: Path) -> dict[str, str]:
+    """The PNG files of a folder by name, as addresses that hold their bytes."""
+    found = {}
+    for file in sorted(folder.glob("*.png")):
+        found[file.stem] = "data:image/png;base64," + base64.b64encode(file.read_bytes()).decode()
+    return found
