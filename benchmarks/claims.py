@@ -2,6 +2,7 @@
 
 layerlab claim name=all && python benchmarks/claims.py [--logs logs]      verdicts of logs/claim/*/quick.json
 python benchmarks/claims.py --stability                                   of benchmarks/results/stability.csv
+python benchmarks/claims.py --repeats                                     of benchmarks/results/repeats.csv
 python benchmarks/claims.py --statements                                  what each statement of the text has
 """
 
@@ -55,10 +56,29 @@ def _checks(record: dict[str, Any], kind: str) -> str:
     return f"{kind} " + "; ".join(told)
 
 
+def results(name: str) -> list[dict[str, str]]:
+    """A table of benchmarks/results."""
+    with (ROOT / "benchmarks" / "results" / f"{name}.csv").open(newline="", encoding="utf-8") as f:
+        return list(csv.DictReader(f))
+
+
+def repeats() -> str:
+    """A row for each claim: the verdicts of its sets of fresh seeds."""
+    groups: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for row in results("repeats"):
+        groups[row["claim"]].append(row)
+    lines = ["| claim | verdicts with fresh seeds | the same in | CPU s a set |", "|---|---|---|---|"]
+    for claim, sets in groups.items():
+        counts = Counter(r["verdict"] for r in sets).most_common()
+        told = ", ".join(f"{n} {word}" for word, n in counts)
+        cost = sum(float(r["cpu_s"]) for r in sets) / len(sets)
+        lines.append(f"| `{claim}` | {told} | {counts[0][1]} of {len(sets)} | {cost:.0f} |")
+    return "\n".join(lines)
+
+
 def stability() -> str:
     """A row for each claim and data set: how often each verdict came out, over fresh seed sets."""
-    with (ROOT / "benchmarks" / "results" / "stability.csv").open(newline="", encoding="utf-8") as f:
-        rows = list(csv.DictReader(f))
+    rows = results("stability")
     groups: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
     for row in rows:
         groups[row["claim"], row["data"]].append(row)
@@ -87,10 +107,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--logs", type=Path, default=ROOT / "logs")
     parser.add_argument("--stability", action="store_true")
+    parser.add_argument("--repeats", action="store_true")
     parser.add_argument("--statements", action="store_true")
     options = parser.parse_args()
     if options.statements:
         name, inner = "statements", table_of_statements()
+    elif options.repeats:
+        name, inner = "repeats", repeats()
     elif options.stability:
         name, inner = "stability", stability()
     else:

@@ -15,13 +15,14 @@ from layerlab.data.batches import Split, Tensors
 class Digits(Drawn):
     """1,797 gray images (1, 8, 8) of ten digits, light strokes on dark; stratified 70/10/20 drawn with split_seed.
 
-    canvas: pixels of a side; above 8 the digit stands in the middle of a black square. permute: every image in one
+    canvas: pixels of a side; above 8 the digit stands in the middle of a black square. zoom: each pixel as a square of
+    so many, for nets that expect larger pictures. permute: every image in one
     fixed order of pixels that is not that of the eye. shuffle_labels: training labels that mean nothing (Zhang et al.
     2017). Source: Alpaydin & Kaynak 1998, the UCI test set as scikit-learn ships it (CC BY 4.0).
     """
 
     kind, tasks = "image", ("classify",)
-    encoding = ("canvas", "permute")
+    encoding = ("canvas", "zoom", "permute")
 
     def __init__(
         self,
@@ -31,13 +32,14 @@ class Digits(Drawn):
         fold: Size = 0,
         train_size: Count | None = None,
         canvas: Count = 8,
+        zoom: Count = 1,
         permute: bool = False,
         shuffle_labels: bool = False,
     ):
         super().__init__(batch_size, split_seed, folds, fold, train_size)
         if canvas < 8:
             raise DataError(f"data.canvas={canvas}: a digit has 8 pixels a side; give 8 or more")
-        self.canvas, self.permute, self.shuffle_labels = canvas, permute, shuffle_labels
+        self.canvas, self.zoom, self.permute, self.shuffle_labels = canvas, zoom, permute, shuffle_labels
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
         from sklearn.datasets import load_digits
@@ -53,7 +55,7 @@ class Digits(Drawn):
         spec = DataSpec(
             kind="image",
             task="classify",
-            shape=(1, self.canvas, self.canvas),
+            shape=(1, self.canvas * self.zoom, self.canvas * self.zoom),
             out=10,
             name="digits",
             classes=tuple("0123456789"),
@@ -64,13 +66,14 @@ class Digits(Drawn):
         return spec, {name: Tensors(x[i], y[i]) for name, i in parts.items()}
 
     def _arranged(self, x: Tensor, black: float) -> Tensor:
-        """Images (N, 1, 8, 8) on the canvas, their pixels in the order of the run."""
+        """Images (N, 1, 8, 8) on the canvas, zoomed, their pixels in the order of the run."""
         left = (self.canvas - 8) // 2
         right = self.canvas - 8 - left
         x = nn.functional.pad(x, (left, right, left, right), value=black)
+        x = x.repeat_interleave(self.zoom, 2).repeat_interleave(self.zoom, 3)
         if not self.permute:
             return x
-        order = torch.randperm(self.canvas**2, generator=torch.Generator().manual_seed(key("digits", "permute")))
+        order = torch.randperm(x[0].numel(), generator=torch.Generator().manual_seed(key("digits", "permute")))
         return x.flatten(1)[:, order].view_as(x)
 
     def encode(self, path: Path | None) -> tuple[Tensor, list[str]]:

@@ -158,7 +158,9 @@ def curves(found: dict[str, dict[str, Points]]) -> Figure | None:
     """
     logged = {name for run in found.values() for name in run}
     figures = [f for f in ("loss", "acc", "nll", "mae", "mse") if f"val/{f}" in logged or f"train/{f}" in logged]
-    figures = [f for f in figures if not (f == "nll" and "loss" in figures)][:3] + (["lr"] if "lr" in logged else [])
+    figures = [f for f in figures if not (f == "nll" and "loss" in figures)][:3] + (
+        ["lr"] if any(len(run.get("lr", ())) > 1 for run in found.values()) else []
+    )
     if not figures:
         return None
     made = make_subplots(1, len(figures), subplot_titles=figures, horizontal_spacing=0.06)

@@ -11,8 +11,8 @@ from layerlab.models.base import Model
 from layerlab.nn.activation import activation
 
 GIVES = {"op": ("act", "round"), "step": ("act", "round")}
-BATCH, WIDTH, OPS = 256, 1024, 30  # of the operation
-NET, DEPTH, EXAMPLES, STEPS = 512, 4, 128, 12  # of the whole training step
+BATCH, WIDTH, OPS = 256, 1024, 100  # of the operation
+NET, DEPTH, EXAMPLES, STEPS = 512, 4, 128, 25  # of the whole training step
 
 
 def timing(model: Model, data: Any, act: list[str], round: list[int]) -> dict[str, float]:
