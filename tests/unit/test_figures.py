@@ -12,7 +12,7 @@ from layerlab.train.figures import PICTURES
 RUNS = [
     (
         ["model=cnn", "trainer.max_epochs=1"],
-        {"confusion", "reliability", "examples", "mistakes", "saliency", "filters", "feature_maps"},
+        {"confusion", "reliability", "examples", "mistakes", "saliency", "filters", "feature_maps", "gradients"},
     ),
     (
         [
@@ -23,19 +23,23 @@ RUNS = [
             "data.size=16",
             "trainer.max_steps=5",
         ],
-        {"confusion", "reliability", "examples", "mistakes", "saliency", "attention"},
+        {"confusion", "reliability", "examples", "mistakes", "saliency", "attention", "gradients"},
     ),
     (
         ["model=resnet", "model.depth=8", "data=mnist1d", "trainer.max_steps=5"],
-        {"confusion", "reliability", "filters", "feature_maps"},
+        {"confusion", "reliability", "filters", "feature_maps", "gradients"},
     ),
-    (["model=transformer", "data=names", "trainer.max_steps=5"], {"attention", "samples"}),
-    (["model=attention", "data=series", "trainer.max_steps=5"], {"attention", "forecast"}),
-    (["model=cnn", "data=series", "trainer.max_steps=5"], {"filters", "feature_maps", "forecast"}),
-    (["model=lstm", "data=code", "trainer.max_steps=5", "data.context=16"], {"samples"}),
+    (["model=transformer", "data=names", "trainer.max_steps=5"], {"attention", "samples", "gradients"}),
+    (["model=attention", "data=series", "trainer.max_steps=5"], {"attention", "forecast", "gradients"}),
+    (["model=cnn", "data=series", "trainer.max_steps=5"], {"filters", "feature_maps", "forecast", "gradients"}),
+    (["model=lstm", "data=code", "trainer.max_steps=5", "data.context=16"], {"samples", "gates", "gradients"}),
     (["model=ngram", "data=names"], {"samples"}),
     (["model=seasonal_naive", "data=series"], {"forecast"}),
-    (["model=mlp", "data=table", "data.name=diabetes", "task=regress", "trainer.max_steps=5"], set()),
+    (["model=mlp", "data=table", "data.name=diabetes", "task=regress", "trainer.max_steps=5"], {"gradients"}),
+    (
+        ["model=gru", "data=recall", "data.blanks=4", "trainer.max_steps=5"],
+        {"confusion", "reliability", "gates", "gradients"},
+    ),
 ]
 
 

@@ -29,6 +29,8 @@ LONG = 20  # letters of a class name that are shown
 SHOWN_CLASSES = 20  # of which examples are shown
 CAM_SIDE = 7  # of a map that still says where
 TITLE = 90  # letters in a line over a page of examples
+GRADIENT_EXAMPLES = 64
+MOST_PARAMETERS = 120
 BINS = 15  # of the confidence, as in the reported calibration error
 
 
@@ -224,6 +226,40 @@ def attention(folder: Path, model: Any, data: Any) -> Path:
     return _saved(figure, folder / "attention.png", "each row looks at the columns")
 
 
+def gates(folder: Path, model: Any, data: Any) -> Path:
+    """What goes on in the last recurrent layer for a test example: units from top to bottom, time to the right."""
+    x, _ = _examples(model, data)
+    found = model.inside(_core(model, x[:1]))[-1]
+    figure, grid = _figure(len(found), 1, 7, 1.6)
+    labels = _symbols(x[0], data.spec)
+    for (axes,), (name, values) in zip(grid, found.items(), strict=True):
+        signed = name in ("hidden", "cell", "candidate")
+        options = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1} if signed else {"cmap": "Blues", "vmin": 0, "vmax": 1}
+        _show(axes, values[0].T, aspect="auto", interpolation="nearest", **options)  # (T, width) -> (width, T)
+        axes.set_ylabel(name, fontsize=8)
+        _ticks(axes, labels, [])
+    return _saved(figure, folder / "gates.png", "units of the last layer over time; gates from 0 to 1, states -1 to 1")
+
+
+def gradients(folder: Path, model: Any, data: Any) -> Path:
+    """How large the gradient of the loss is in each parameter, on the first training examples -> gradients.png."""
+    split = data.splits["train"]
+    x, y = (v.to(model.device) for v in split.read(torch.arange(min(GRADIENT_EXAMPLES, len(split))), None))
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # its recurrent nets have no backward in eval
+        found = torch.autograd.grad(model.step((x, y))[0], [p for _, p in named], allow_unused=True)
+    rows = [(n, float(g.square().mean().sqrt())) for (n, _), g in zip(named, found, strict=True) if g is not None]
+    figure, ((axes,),) = _figure(1, 1, 6, 0.8 + 0.16 * len(rows))
+    names, sizes = zip(*[(n, v) for n, v in rows if v > 0][-MOST_PARAMETERS:], strict=True)
+    axes.plot(sizes, range(len(sizes)), "o", color=FORECAST, markersize=4)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_xscale("log")
+    axes.invert_yaxis()
+    axes.grid(axis="y", linewidth=0.3)
+    _plain(axes)
+    return _saved(figure, folder / "gradients.png", "root mean square of the gradient, input above, output below")
+
+
 def alignment(folder: Path, model: Any, data: Any) -> Path:
     """Where the decoder looked for each symbol it wrote, for examples of the test split -> alignment.png."""
     x, _ = _examples(model, data)
@@ -315,6 +351,10 @@ PICTURES = {
     "feature_maps": Picture(_has("feature_maps"), feature_maps, "the feature maps of convolutions"),
     "attention": Picture(_has("attention"), attention, "which step looks at which"),
     "alignment": Picture(_has("alignment"), alignment, "where a decoder looks"),
+    "gates": Picture(_has("inside"), gates, "gates and states over time"),
+    "gradients": Picture(
+        lambda m: not m.closed_form and m.spec.task != "transduce", gradients, "gradients of parameters"
+    ),
     "forecast": Picture(lambda m: m.spec.task == "forecast", forecast, "forecasts against what came"),
     "samples": Picture(lambda m: m.spec.task == "next_token", samples, "what a language model writes"),
 }
