@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from layerlab.claims.claim import statements
+from layerlab.claims.claim import statements, yaml_hash
 from layerlab.claims.run import effect
 
 ROOT = Path(__file__).parents[1]
@@ -28,8 +28,11 @@ def between(text: str, name: str, inner: str) -> str:
 
 
 def verdicts(logs: Path) -> str:
-    """A row for each claim: the sentence, the effect of its first check, the verdict, the command."""
+    """A row for each claim: the sentence, every check with its effect, the verdict, the cost."""
     found = [json.loads(f.read_text("utf-8")) for f in sorted((logs / "claim").glob("*/quick.json"))]
+    found = [r for r in found if r["yaml"] == yaml_hash(r["name"])]  # else the claim has changed since
+    if not found:
+        raise SystemExit(f"{logs}: no record of a claim as it stands; run layerlab claim name=all first")
     found.sort(key=lambda r: (r["topic"], r["name"]))
     lines = ["| claim | the text says | measured | verdict | CPU s |", "|---|---|---|---|---|"]
     for r in found:
@@ -66,7 +69,8 @@ def repeats() -> str:
     """A row for each claim: the verdicts of its sets of fresh seeds."""
     groups: dict[str, list[dict[str, str]]] = defaultdict(list)
     for row in results("repeats"):
-        groups[row["claim"]].append(row)
+        if row["yaml"] == yaml_hash(row["claim"]):  # else the claim has changed since
+            groups[row["claim"]].append(row)
     lines = ["| claim | verdicts with fresh seeds | the same in | CPU s a set |", "|---|---|---|---|"]
     for claim, sets in groups.items():
         counts = Counter(r["verdict"] for r in sets).most_common()

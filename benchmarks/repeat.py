@@ -9,11 +9,10 @@ docs/claims.md.
 
 import argparse
 import csv
-from hashlib import blake2b
 from pathlib import Path
 
 from layerlab.claims import run as claims
-from layerlab.claims.claim import folder, names, read
+from layerlab.claims.claim import names, read, yaml_hash
 
 TABLE = Path(__file__).parent / "results" / "repeats.csv"
 COLUMNS = ("claim", "yaml", "first_seed", "verdict", "why", "cpu_s")
@@ -27,11 +26,6 @@ def rows() -> list[dict[str, str]]:
         return []
     with TABLE.open(newline="", encoding="utf-8") as f:
         return list(csv.DictReader(f))
-
-
-def digest(name: str) -> str:
-    """Eight digits that stand for the yaml of a claim."""
-    return blake2b((folder() / f"{name}.yaml").read_bytes(), digest_size=4).hexdigest()
 
 
 def write(found: list[dict[str, str]]) -> None:
@@ -58,11 +52,11 @@ def main() -> None:
         for i in range(1, (GATES if claim.gate else OTHERS) + 1):
             first = str(i * APART)
             here = [r for r in rows() if r["claim"] == name]
-            if any(r["first_seed"] == first and r["yaml"] == digest(name) for r in here):
+            if any(r["first_seed"] == first and r["yaml"] == yaml_hash(name) for r in here):
                 continue
             record = claims.run(claim, options.logs, first=int(first), say=lambda line: None)
             kept = [r for r in rows() if (r["claim"], r["first_seed"]) != (name, first)]
-            facts = (name, digest(name), first, record["verdict"], record["why"], f"{record['cpu_seconds']:.0f}")
+            facts = (name, yaml_hash(name), first, record["verdict"], record["why"], f"{record['cpu_seconds']:.0f}")
             write([*kept, dict(zip(COLUMNS, facts, strict=True))])
             print(f"{name}  seeds from {first}  {record['verdict']}  {record['why']}", flush=True)
 

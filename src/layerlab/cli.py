@@ -339,8 +339,7 @@ def report(argv: list[str]) -> int:
         return 0
     if argv[:1] == ["wandb"]:
         return _dashboard(argv[1:])
-    quoted = [f"run='{a.removeprefix('run=')}'" if a.startswith("run=") else a for a in argv]
-    config = compose(*quoted, name="report").config
+    config = compose(*map(quote, argv), name="report").config
     try:
         from layerlab.report import page
     except ModuleNotFoundError as e:

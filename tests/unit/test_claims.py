@@ -4,6 +4,7 @@ import ast
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,11 @@ from scipy import stats
 
 from layerlab.build import ConfigError
 from layerlab.claims import grammar
-from layerlab.claims.claim import names, read, statements
+from layerlab.claims.claim import FIRST_SEED, names, read, statements
 from layerlab.claims.grammar import Table, Values
 from layerlab.claims.run import check, judged, resized, run
 from layerlab.claims.verdict import answer, both, estimate, verdict
+from layerlab.train.manifest import config_hash
 
 # --- verdicts
 
@@ -294,7 +296,7 @@ def test_a_claim_of_ones_own_runs_is_judged_and_runs_nothing_twice(tmp_path):
     assert {job["status"] for job in json.loads((tmp_path / "logs" / "wider" / "sweep.json").read_text())["jobs"]} == {
         "ok"
     }
-    rows = {p: p.stat().st_mtime_ns for p in (tmp_path / "logs" / "wider").glob("*/[0-9].json")}
+    rows = {p: p.stat().st_mtime_ns for p in (tmp_path / "logs" / "wider").glob("*/10[0-9].json")}
     assert len(rows) == 6
     again = run(claim, tmp_path / "logs")
     assert {p: p.stat().st_mtime_ns for p in rows} == rows
@@ -302,17 +304,64 @@ def test_a_claim_of_ones_own_runs_is_judged_and_runs_nothing_twice(tmp_path):
     kept = json.loads((tmp_path / "logs" / "wider" / "quick.json").read_text())
     in_order = [
         json.loads((tmp_path / "logs" / "wider" / cell.name / f"{seed}.json").read_text())
-        for cell, seed in itertools.product(claim.cells, range(3))
+        for cell, seed in itertools.product(claim.cells, range(FIRST_SEED, FIRST_SEED + 3))
     ]
     assert json.loads(json.dumps(judged(claim, in_order)))["checks"] == kept["checks"]  # from the records alone
 
 
 def test_a_claim_that_was_edited_is_run_anew(tmp_path):
     run(read(written(tmp_path)), tmp_path / "logs")
-    row = tmp_path / "logs" / "wider" / "arm=wide" / "0.json"
+    row = tmp_path / "logs" / "wider" / "arm=wide" / f"{FIRST_SEED}.json"
     before = row.read_text()
     run(read(written(tmp_path, base=[*SMALL["base"], "model.dropout=0.5"])), tmp_path / "logs")
     assert json.loads(row.read_text())["config_hash"] != json.loads(before)["config_hash"]
+
+
+def test_a_row_that_other_code_measured_is_no_row_of_this_claim(tmp_path, monkeypatch):
+    claim = read(written(tmp_path))
+    before = check(claim)[0][0].config
+    monkeypatch.setattr("layerlab.claims.run._source", lambda target: "other")
+    assert config_hash(check(claim)[0][0].config) != config_hash(before)
+
+
+def test_claims_of_one_call_share_runs_and_a_diverged_one_is_not_repeated(tmp_path):
+    claim = read(written(tmp_path))
+    known: dict[str, Path] = {}
+    run(claim, tmp_path / "logs", known=known)
+    twin = replace(claim, name="twin")
+    assert run(twin, tmp_path / "logs", known=known)["verdict"] == "supported"
+    assert not (tmp_path / "logs" / "twin" / "sweep.json").exists()  # nothing was launched
+    row = tmp_path / "logs" / "wider" / "arm=wide" / f"{FIRST_SEED}.json"
+    diverged = json.loads(row.read_text()) | {"status": "failed", "reason": "diverged"}
+    row.write_text(json.dumps(diverged))
+    run(claim, tmp_path / "logs")
+    assert json.loads(row.read_text()) == diverged
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"measure": {"acc": "test/akk", "dead": "dead_units.dead"}},
+            "measure.acc: test/akk: never logged here; did you mean test/acc",
+        ),
+        ({"plot": {"y": "acc", "x": "arms"}}, "plot.x: arms: no axis; did you mean arm"),
+        ({"plot": {"y": "akk"}}, "plot.y: akk: neither a metric nor a logged figure"),
+        ({"measure": {"acc": "test/acc", "dead": "reach.glog"}}, "measure.dead: expected reach.glog(lag)"),
+        ({"seeds": {"over": "armm"}}, "seeds.over=armm: no axis; did you mean arm"),
+    ],
+)
+def test_what_no_run_gives_is_refused_with_its_place(tmp_path, changes, said):
+    with pytest.raises(ConfigError) as e:
+        check(read(written(tmp_path, **changes)))
+    assert said in str(e.value)
+
+
+def test_an_axis_of_the_runs_may_be_what_is_resampled(tmp_path):
+    changes = {"grid": {"depth": "model.depth=1,2,3"}, "seeds": {"over": "depth", "n": 3}}
+    claim = read(written(tmp_path, **changes))
+    assert (claim.units, claim.seeds, len(claim.cells)) == (("1", "2", "3"), 1, 6)
+    assert claim.dims("acc") == ("arm", "depth")
 
 
 def test_a_size_scales_seeds_and_budget_but_not_what_is_counted(tmp_path):
@@ -367,7 +416,7 @@ def test_a_run_that_diverged_is_an_outcome(tmp_path):
         {"status": "failed", "reason": "diverged", "cpu_seconds": {}}
         if cell.labels["arm"] == "wide"
         else {"status": "ok", "history": [{"train/loss": 2.0}, {"train/loss": 0.5}], "metrics": {}}
-        for cell, _ in itertools.product(claim.cells, range(3))
+        for cell, _ in itertools.product(claim.cells, range(FIRST_SEED, FIRST_SEED + 3))
     ]
     assert judged(claim, rows)["verdict"] == "supported"
 

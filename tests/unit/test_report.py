@@ -130,8 +130,14 @@ def test_the_curves_of_a_claim_are_means_over_its_seeds(tmp_path):
         for seed in range(2):
             rows = [{"step": 10 * i, "train/loss": rate * i + seed} for i in range(3)]
             (place / f"{seed}.json").write_text(json.dumps({"history": rows}))
-    recorded(tmp_path, plot={"kind": "lines", "y": "train/loss", "colour": "arm"})
-    curves = collect.claim_curves(tmp_path, RECORD, "train/loss")
+    recorded(
+        tmp_path,
+        plot={"kind": "lines", "y": "train/loss", "colour": "arm"},
+        axes={"arm": ["slow", "fast"], "depth": ["1"], "seed": ["0", "1"]},
+    )
+    (place / "1000.json").write_text(json.dumps({"history": [{"step": 0, "train/loss": 99.0}]}))  # of other seeds
+    axes = {"arm": ["slow", "fast"], "depth": ["1"], "seed": ["0", "1"]}
+    curves = collect.claim_curves(tmp_path, RECORD | {"axes": axes}, "train/loss")
     assert curves["arm=fast,depth=1"] == [(0, 0.5), (10, 2.5), (20, 4.5)]
     (figure,) = figures(page.logs(tmp_path, "quick", None).read_text("utf-8"))
     assert {t["name"] for t in figure["data"]} == {"arm slow", "arm fast"}
@@ -139,7 +145,15 @@ def test_the_curves_of_a_claim_are_means_over_its_seeds(tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(0.123456, "0.123"), (21482, "21,482"), ("inf", "∞"), (float("nan"), "-"), (3.0, "3"), ("text", "text")],
+    [
+        (0.123456, "0.123"),
+        (21482, "21,482"),
+        (1234.5, "1,234"),
+        ("inf", "∞"),
+        (float("nan"), "-"),
+        (3.0, "3"),
+        ("text", "text"),
+    ],
 )
 def test_numbers_are_short(value, shown):
     assert tables.number(value) == shown
@@ -257,3 +271,42 @@ def test_a_record_of_an_earlier_version_is_shown(tmp_path):
     (tmp_path / "claim" / "damaged").mkdir()
     (tmp_path / "claim" / "damaged" / "quick.json").write_text("{")
     assert "wider_is_better" in page.logs(tmp_path, "quick", None).read_text("utf-8")
+
+
+def test_a_claim_whose_runs_failed_and_a_run_that_has_just_begun_have_pages_too(tmp_path):
+    recorded(tmp_path, values={"acc": np.full((2, 2, 2, 3), np.nan).tolist()}, why="3 of 24 runs failed")
+    text = content(page.logs(tmp_path, "quick", None).read_text("utf-8"))
+    assert "3 of 24 runs failed" in text
+    assert "figure-" not in text
+    assert 'class="conclusion"' not in text  # nothing was decided
+    begun = tmp_path / "run"
+    begun.mkdir()
+    (begun / "manifest.json").write_text("{}")
+    (begun / "metrics.csv").write_text("step,val/loss\n1,.5\n2,.")
+    (begun / "config.yaml").write_text("")
+    assert "no status" in page.one(begun, None).read_text("utf-8")
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    (sweep / "sweep.json").write_text("{")
+    assert "No job has finished" in page.one(sweep, None).read_text("utf-8")
+
+
+def test_rows_of_light_runs_are_listed(tmp_path):
+    (tmp_path / "mlp-digits").mkdir()
+    row = {"config_hash": "ab", "status": "ok", "monitor": "val/acc", "metrics": {"test/acc": 0.975}}
+    (tmp_path / "mlp-digits" / "light.json").write_text(json.dumps(row))
+    text = content(page.logs(tmp_path, "quick", None).read_text("utf-8"))
+    assert "light.json" in text
+    assert "0.975" in text
+
+
+def test_single_runs_are_not_said_to_be_compared(tmp_path):
+    settings = [
+        {"name": f"a={i}", "overrides": [f"a={i}"], "values": {"": i}, "mean": i, "half_width_95": None}
+        | {"bootstrap_95": None, "parameters": 1, "cpu_s": 1.0}
+        for i in range(3)
+    ]
+    facts = {"figure": "test/acc", "settings": settings, "comparisons": [], "control": "", "best": "a=2"}
+    (tmp_path / "statistics.json").write_text(json.dumps(facts | {"not_distinguishable_from_the_best": ["a=1"]}))
+    (tmp_path / "sweep.json").write_text(json.dumps({"jobs": [], "common": []}))
+    assert "t-test" not in content(page.one(tmp_path, None).read_text("utf-8"))

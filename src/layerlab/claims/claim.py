@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -30,6 +31,7 @@ KINDS: dict[str, tuple[str, tuple[type, ...]]] = {  # of the keys of a claim
 }
 LISTS_INSIDE = ("arms", "within", "data")  # each name of these holds a list
 SEEDS, FULL_SEEDS, GATE_SEEDS = 5, 20, 3
+FIRST_SEED = 100  # of a verdict; those below it were seen when thresholds were set
 LISTS = ("expect", "control", "limits")
 SHARES = ("test/acc",)  # of the scored examples
 PARAMETERS = "parameters"  # of a model, trainable: the one figure that is not logged
@@ -206,6 +208,12 @@ def names() -> list[str]:
 def statements() -> list[dict[str, Any]]:
     """Every statement of the text: its line, its words, and the claim or test it has, or why it has none."""
     return yaml.safe_load(Path(__file__).with_name("statements.yaml").read_text("utf-8"))
+
+
+def yaml_hash(name: str) -> str:
+    """Eight digits that stand for the yaml of a claim of the repository; "" for one of the user's own."""
+    file = folder() / f"{name}.yaml"
+    return blake2b(file.read_bytes(), digest_size=4).hexdigest() if file.is_file() else ""
 
 
 def read(name: str) -> Claim:

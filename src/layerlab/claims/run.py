@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,7 +18,7 @@ import numpy as np
 
 from layerlab.build import ConfigError, locate, suggest
 from layerlab.claims import grammar
-from layerlab.claims.claim import FULL_SEEDS, GATE_SEEDS, LISTS, PARAMETERS, Claim, names, read
+from layerlab.claims.claim import FIRST_SEED, FULL_SEEDS, GATE_SEEDS, LISTS, PARAMETERS, Claim, names, read, yaml_hash
 from layerlab.claims.grammar import Judged
 from layerlab.claims.verdict import LEAST_UNITS, Verdict, verdict
 from layerlab.compose import Composed, Composer, composer, quote
@@ -55,12 +56,13 @@ def resized(claim: Claim, size: Size) -> Claim:
     return replace(claim, seeds=seeds, minutes=claim.minutes * max(1, seeds / claim.seeds))
 
 
-def plan(claim: Claim, compose: Composer, first: int = 0) -> list[tuple[Composed, str]]:
+def plan(claim: Claim, compose: Composer, first: int = FIRST_SEED) -> list[tuple[Composed, str]]:
     """The config of every run and the place of its record; all composed and compared before anything runs.
 
     first: the first seed. Raises ConfigError where one does not compose, or arms differ in more than they say.
     """
     measures = _measures(claim)
+    code = {name: _source(node["_target_"]) for name, node in measures.items()}
     found: list[tuple[Composed, str]] = []
     for cell in claim.cells:
         for seed in range(first, first + claim.seeds):
@@ -70,10 +72,17 @@ def plan(claim: Claim, compose: Composer, first: int = 0) -> list[tuple[Composed
             except ConfigError as e:
                 raise ConfigError(*(f"claim {claim.name}, {cell.name}: {line}" for line in str(e).splitlines())) from e
             one.config["measures"], one.config["measure_only"] = measures, not claim.trains
+            one.config["measured_by"] = code
             found.append((one, f"{cell.name}/{seed}.json"))
     _refuse_unlogged(claim, found[0][0].config)
     _refuse_other_differences(claim, [one.config for one, _ in found])
     return found
+
+
+def _source(target: str) -> str:
+    """Eight digits that stand for the code of a measure: a row that another measured is no row of this one."""
+    file = Path(__file__).with_name("measures") / f"{target.rpartition('.')[2]}.py"
+    return blake2b(file.read_bytes(), digest_size=4).hexdigest()
 
 
 def _refuse_unlogged(claim: Claim, config: dict[str, Any]) -> None:
@@ -94,7 +103,7 @@ def _refuse_unlogged(claim: Claim, config: dict[str, Any]) -> None:
             raise ConfigError(f"claim {claim.name}: measure.{metric}: {source.name}: never logged here; {told}")
 
 
-def check(claim: Claim, size: Size = "quick", first: int = 0) -> list[tuple[Composed, str]]:
+def check(claim: Claim, size: Size = "quick", first: int = FIRST_SEED) -> list[tuple[Composed, str]]:
     """The plan of a claim in a size, which runs nothing; empty where an asset is missing. Raises ConfigError."""
     return [] if _missing(claim) else plan(resized(claim, size), composer(), first)
 
@@ -159,7 +168,7 @@ def run(
     claim: Claim,
     logs: Path,
     size: Size = "quick",
-    first: int = 0,
+    first: int = FIRST_SEED,
     say: Callable[[str], None] = print,
     planned: list[tuple[Composed, str]] | None = None,
     known: dict[str, Path] | None = None,
@@ -184,9 +193,15 @@ def run(
         _launch(claim, left, place, say)
     known |= {digest: file for file, digest in zip(places, hashes, strict=True) if _stands(file, digest)}
     record = judged(claim, [read_row(file) for file in places], f"needs {missing[0]}" if missing else "")
-    record |= {"size": size, "first_seed": first, "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **machine()}
+    record |= {
+        "size": size,
+        "first_seed": first,
+        "yaml": yaml_hash(claim.name),
+        "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        **machine(),
+    }
     place.mkdir(parents=True, exist_ok=True)
-    name = size if not first else f"{size}-{first}"
+    name = size if first == FIRST_SEED else f"{size}-{first}"
     write_json(place / f"{name}.json", record)
     return record
 

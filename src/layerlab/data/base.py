@@ -162,7 +162,8 @@ class Data(LightningDataModule):
 class Drawn(Data):
     """Base of the sources that draw their split: by shares with split_seed, or the fold-th of `folds` parts as test.
 
-    folds 0: shares. train_size: of the training part only so many, drawn with split_seed, each class with its share.
+    folds 0: shares. train_size: of the training part only so many, drawn with split_seed, each class with its share
+    where there is one for each.
     Raises DataError for a fold that there is not.
     """
 

@@ -25,7 +25,8 @@ def shares(y: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarr
     """Indices of the rest, and of `share` of the examples, drawn with `seed`; each class of y (N,) gives its share."""
     from sklearn.model_selection import train_test_split
 
-    enough = np.bincount(y).min(initial=2, where=np.bincount(y) > 0) >= 2 and len(y) * share >= len(set(y))
+    least = min(len(y) * share, len(y) * (1 - share))
+    enough = np.bincount(y).min(initial=2, where=np.bincount(y) > 0) >= 2 and least >= len(set(y))
     rest, own = train_test_split(np.arange(len(y)), test_size=share, random_state=seed, stratify=y if enough else None)
     return np.sort(rest), np.sort(own)
 

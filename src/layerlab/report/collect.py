@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import csv
+import itertools
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,9 @@ import yaml
 from layerlab.contract import LayerlabError
 
 Points = list[tuple[float, float]]  # (step, value)
+
+MANIFEST = dict.fromkeys(("data", "git", "started", "seed", "config_hash", "platform", "cpu_count", "python"))
+MANIFEST |= {"command": [], "versions": {}}  # what a run that has just begun, or failed early, may lack
 
 
 @dataclass(frozen=True)
@@ -68,16 +73,23 @@ def run(folder: Path) -> Run:
         config = yaml.safe_load((folder / "config.yaml").read_text("utf-8"))
     except (OSError, yaml.YAMLError):
         config = {}
-    files = {name: read_json(folder / f"{name}.json") for name in ("manifest", "status", "results")}
-    classes = _rows(folder / "per_class.csv")
-    return Run(folder, config, **files, curves=_curves(folder), classes=classes, pictures=_pictures(folder))
+    return Run(
+        folder,
+        config if isinstance(config, dict) else {},
+        MANIFEST | read_json(folder / "manifest.json"),
+        {"status": "", "error": None} | read_json(folder / "status.json"),
+        read_json(folder / "results.json"),
+        _curves(folder),
+        _rows(folder / "per_class.csv"),
+        _pictures(folder),
+    )
 
 
 def sweep(folder: Path) -> Sweep:
     """A sweep from its folder."""
     folder = folder.expanduser()
     ledger, statistics = (read_json(folder / f"{name}.json") for name in ("sweep", "statistics"))
-    return Sweep(folder, ledger, statistics, _pictures(folder))
+    return Sweep(folder, {"jobs": [], "common": []} | ledger, statistics, _pictures(folder))
 
 
 def claims(logs: Path, size: str) -> list[dict[str, Any]]:
@@ -88,16 +100,18 @@ def claims(logs: Path, size: str) -> list[dict[str, Any]]:
 
 
 def claim_curves(logs: Path, record: dict[str, Any], name: str) -> dict[str, Points]:
-    """The mean curve of a logged figure over the seeds of each cell of a claim."""
+    """The mean curve of a logged figure over the seeds of each cell of a record; to where the first of them ends."""
     found: dict[str, Points] = {}
-    for cell in sorted(p for p in (logs / "claim" / record["name"]).iterdir() if p.is_dir()):
-        by_step: dict[float, list[float]] = {}
-        for file in sorted(cell.glob("*.json")):
-            for row in read_json(file).get("history", []):
-                if name in row and "step" in row:
-                    by_step.setdefault(row["step"], []).append(row[name])
-        if by_step:
-            found[cell.name] = [(step, sum(v) / len(v)) for step, v in sorted(by_step.items())]
+    axes = {a: v for a, v in record["axes"].items() if a != "seed"}
+    seeds = range(record["first_seed"], record["first_seed"] + len(record["axes"].get("seed", [0])))
+    for values in itertools.product(*axes.values()):
+        cell = ",".join(f"{a}={v}" for a, v in zip(axes, values, strict=True)) or "all"
+        curves = []
+        for seed in seeds:
+            rows = read_json(logs / "claim" / record["name"] / cell / f"{seed}.json").get("history", [])
+            curves.append([(row["step"], row[name]) for row in rows if name in row and "step" in row])
+        if points := [(c[0][0], sum(v for _, v in c) / len(c)) for c in zip(*curves, strict=False)]:
+            found[cell] = points
     return found
 
 
@@ -110,21 +124,19 @@ def overview(logs: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         best = read_json(file.with_name("statistics.json")).get("best", "")
         sweeps.append({"folder": file.parent, "jobs": len(jobs), "ok": done, "best": best})
     for file in logs.glob("*/*/manifest.json"):
-        manifest, results = read_json(file), read_json(file.with_name("results.json"))
-        status = read_json(file.with_name("status.json")).get("status", "")
-        figure = "test/" + str(results.get("monitor", "")).partition("/")[2]
-        value = results.get("metrics", {}).get(figure)
-        runs.append(
-            {
-                "folder": file.parent,
-                "started": manifest.get("started", ""),
-                "status": status,
-                "figure": figure if value is not None else "",
-                "value": value,
-            }
-        )
+        parts = (read_json(file.with_name(f"{name}.json")) for name in ("manifest", "results", "status"))
+        runs.append(_line(file.parent, {k: v for part in parts for k, v in part.items()}))
+    rows = ((file, read_json(file)) for file in logs.glob("*/*.json"))  # of record=light
+    runs += [_line(file, row) for file, row in rows if {"config_hash", "status"} <= row.keys()]
     runs.sort(key=lambda r: r["started"], reverse=True)
     return runs, sweeps
+
+
+def _line(place: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    figure = "test/" + str(facts.get("monitor", "")).partition("/")[2]
+    value = facts.get("metrics", {}).get(figure)
+    told = {"started": facts.get("started", ""), "status": facts.get("status", "")}
+    return {"folder": place, "figure": figure if value is not None else "", "value": value, **told}
 
 
 def flat(node: dict[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
@@ -149,7 +161,8 @@ def _curves(folder: Path) -> dict[str, Points]:
     for row in _rows(folder / "metrics.csv"):
         for name, value in row.items():
             if value and name not in ("step", "epoch") and row.get("step"):
-                found.setdefault(name, []).append((float(row["step"]), float(value)))
+                with suppress(ValueError):  # the last line of a run that was killed
+                    found.setdefault(name, []).append((float(row["step"]), float(value)))
     return found
 
 

@@ -17,7 +17,7 @@ from layerlab.report import collect, plots, tables
 
 FILE = "report.html"
 VERDICTS = ("supported", "nuanced", "refuted", "not decided")
-COMPARED = 12  # runs side by side
+COMPARED = 8  # runs side by side
 
 
 def logs(folder: Path, size: str, place: Path | None) -> Path:
@@ -117,7 +117,7 @@ def _environment() -> Environment:
 
 def _script(text: str) -> str:
     """JSON as it may stand in a script element."""
-    return text.replace("</", "<\\/").replace("<!--", "<\\!--")
+    return text.replace("<", "\\u003c")
 
 
 def _write(template: str, place: Path, **values: Any) -> Path:

@@ -44,6 +44,8 @@ def claim(record: dict[str, Any], curves: dict[str, Points]) -> Figure | None:
     if not names:
         return None
     panels = [_panels(record, asked, name) for name in names]
+    if not any(panels):
+        return None  # no finite value
     titles = list(dict.fromkeys(title for found in panels for title, _, _ in found))
     columns = len(titles) if len(titles) <= 4 else 3
     figure = _grid(titles, columns, asked, record, names)

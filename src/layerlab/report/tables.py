@@ -18,7 +18,7 @@ def number(value: Any) -> str:
         return str(value)
     if not math.isfinite(found):
         return {math.inf: "∞", -math.inf: "-∞"}.get(found, "-")
-    return f"{found:,.0f}" if found == int(found) and abs(found) >= 1000 else f"{found:.3g}"
+    return f"{found:,.0f}" if abs(found) >= 1000 else f"{found:.3g}"
 
 
 def measured(link: dict[str, Any]) -> tuple[dict[str, float], float, str]:
@@ -46,8 +46,8 @@ def interval(link: dict[str, Any], answer: str) -> Markup:
     """An interval against its threshold, drawn: a bar with a point, a line where the threshold is, its side shaded."""
     found, threshold, relation = measured(link)
     ends = [v for v in (found["low"], found["high"], found["mean"], threshold) if math.isfinite(v)]
-    if not ends:
-        return Markup("")
+    if len(ends) < 4 and not math.isfinite(found["mean"]):
+        return Markup("")  # nothing was measured
     low, high = min(ends), max(ends)
     span = (high - low) or abs(high) or 1.0
 
@@ -55,7 +55,7 @@ def interval(link: dict[str, Any], answer: str) -> Markup:
         return EDGE + (min(max(value, low), high) - low) / span * (WIDTH - 2 * EDGE)
 
     t, middle = at(threshold), HEIGHT / 2
-    begin, end = (t, WIDTH) if relation in (">", ">=") else (0, t)
+    begin, end = {">": (t, WIDTH), ">=": (t, WIDTH), "==": (t, t)}.get(relation, (0, t))
     left, right = (at(found["low"]), at(found["high"]))
     title = escape(f"{effect(link)}, asked {relation} {number(threshold)}: {answer}")
     point = f'<circle cx="{at(found["mean"]):.1f}" cy="{middle}" r="3.5"/>' if math.isfinite(found["mean"]) else ""

@@ -55,11 +55,17 @@ def _edges(x: Tensor) -> Tensor:
 
 
 def _places(maps: Tensor, edges: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Channels at each place of a grid (H, W), and the mean strength of the edges there: (N, C), (N, 1)."""
-    maps = F.interpolate(maps, size=size, mode="bilinear", align_corners=False)
-    x, y = maps.permute(0, 2, 3, 1).flatten(0, 2), F.adaptive_avg_pool2d(edges, size).flatten()[:, None]
-    step = max(1, len(x) // PLACES)
-    return x[::step], y[::step]
+    """Channels at places of a grid (H, W), drawn anew in each image, and how strong edges are there: (N, C), (N, 1)."""
+    each = max(1, PLACES // len(maps))
+    edges = F.adaptive_avg_pool2d(edges, size).flatten(1)  # (B, H W)
+    generator = torch.Generator().manual_seed(0)  # the same places for every stage
+    x, y = [], []
+    for image, strength in zip(maps, edges, strict=True):
+        at = torch.randperm(len(strength), generator=generator)[:each]
+        large = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0].flatten(1)  # (C, H W)
+        x.append(large[:, at].T)
+        y.append(strength[at, None])
+    return torch.cat(x), torch.cat(y)
 
 
 def _ridge(x: Tensor, y: Tensor, new: Tensor) -> Tensor:
