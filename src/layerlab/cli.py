@@ -327,7 +327,7 @@ def claim(argv: list[str]) -> int:
     logs = Path(config["logs"]).expanduser() / "claim"
     how = config["size"], config["first_seed"]
     plans = [claims.check(one, *how) for one in found]  # all of them before the first run
-    known: dict[str, Path] = {}
+    known: dict[str, dict[str, Any]] = {}
     for one, planned in zip(found, plans, strict=True):
         print(claims.text(claims.run(one, logs, *how, planned=planned, known=known)), flush=True)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from hashlib import blake2b
 from typing import Annotated, Any, Literal, Self
@@ -152,3 +153,12 @@ def encode(text: str, vocabulary: tuple[str, ...], unknown: bool = False) -> lis
 def decode(ids: list[int], vocabulary: tuple[str, ...]) -> str:
     """The characters of ids, joined."""
     return "".join(vocabulary[i] for i in ids)
+
+
+def flat(node: dict[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a config."""
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from flat(value, f"{where}{key}.")
+        else:
+            yield f"{where}{key}", value

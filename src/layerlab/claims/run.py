@@ -7,7 +7,7 @@ import inspect
 import itertools
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from hashlib import blake2b
 from importlib.util import find_spec
@@ -22,6 +22,7 @@ from layerlab.claims.claim import FIRST_SEED, FULL_SEEDS, GATE_SEEDS, LISTS, PAR
 from layerlab.claims.grammar import Judged
 from layerlab.claims.verdict import LEAST_UNITS, Verdict, verdict
 from layerlab.compose import Composed, Composer, composer, quote
+from layerlab.contract import flat
 from layerlab.sweep.launch import jobs_at_once, launch
 from layerlab.sweep.ledger import Ledger
 from layerlab.train.manifest import config_hash, machine, write_json
@@ -141,24 +142,16 @@ def _refuse_other_differences(claim: Claim, configs: Sequence[dict[str, Any]]) -
     axes += [f"{key}=" for key, _ in claim.grid.values()] + ["seed="] + (["data=", "task="] if claim.data else [])
     axes += [o for o in claim.base if "${seed}" in o]
     said = {o.partition("=")[0] for o in axes}
-    first = dict(_flat(configs[0]))
+    first = dict(flat(configs[0]))
     for other in configs[1:]:
-        flat = dict(_flat(other))
-        differing = (k for k in first.keys() | flat.keys() if first.get(k) != flat.get(k))
+        own = dict(flat(other))
+        differing = (k for k in first.keys() | own.keys() if first.get(k) != own.get(k))
         hidden = sorted(k for k in differing if not any(k == s or k.startswith(f"{s}.") for s in said))
         if hidden:
             raise ConfigError(
-                f"claim {claim.name}: {hidden[0]} is {first.get(hidden[0])} in one run and {flat.get(hidden[0])} in "
+                f"claim {claim.name}: {hidden[0]} is {first.get(hidden[0])} in one run and {own.get(hidden[0])} in "
                 f"another, but no arm says so; set it in base, or name it in every arm"
             )
-
-
-def _flat(node: dict[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in node.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{where}{key}.")
-        else:
-            yield f"{where}{key}", value
 
 
 # --- running and judging
@@ -171,7 +164,7 @@ def run(
     first: int = FIRST_SEED,
     say: Callable[[str], None] = print,
     planned: list[tuple[Composed, str]] | None = None,
-    known: dict[str, Path] | None = None,
+    known: dict[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Run what is missing, judge, and leave `logs/<name>/<size>.json`; the record. Raises ConfigError.
 
@@ -184,15 +177,21 @@ def run(
     place = logs / claim.name
     places = [place / p for _, p in planned]
     hashes = [config_hash(c.config) for c, _ in planned]
-    for file, digest in zip(places, hashes, strict=True):
-        if digest in known and not _stands(file, digest):
+    rows = [read_row(file) for file in places]
+    left = []
+    for i, (file, digest) in enumerate(zip(places, hashes, strict=True)):
+        if not _stands(rows[i], digest) and digest in known:
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(file, read_row(known[digest]))
-    left = [p for p, file, digest in zip(planned, places, hashes, strict=True) if not _stands(file, digest)]
+            write_json(file, known[digest])
+            rows[i] = known[digest]
+        elif not _stands(rows[i], digest):
+            left.append(i)
     if left:
-        _launch(claim, left, place, say)
-    known |= {digest: file for file, digest in zip(places, hashes, strict=True) if _stands(file, digest)}
-    record = judged(claim, [read_row(file) for file in places], f"needs {missing[0]}" if missing else "")
+        _launch(claim, [planned[i] for i in left], place, say)
+    for i in left:
+        rows[i] = read_row(places[i])
+    known |= {digest: row for row, digest in zip(rows, hashes, strict=True) if _stands(row, digest)}
+    record = judged(claim, rows, f"needs {missing[0]}" if missing else "")
     record |= {
         "size": size,
         "first_seed": first,
@@ -218,9 +217,8 @@ def _launch(claim: Claim, planned: list[tuple[Composed, str]], place: Path, say:
         ledger.close()
 
 
-def _stands(file: Path, digest: str) -> bool:
+def _stands(row: dict[str, Any], digest: str) -> bool:
     """Whether a row is the outcome of the run of this config; to have diverged is one."""
-    row = read_row(file)
     return row.get("config_hash") == digest and (row["status"] == "ok" or row.get("reason") == DIVERGED)
 
 

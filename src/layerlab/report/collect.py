@@ -6,7 +6,6 @@ import base64
 import csv
 import itertools
 import json
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from layerlab.contract import LayerlabError
+from layerlab.contract import LayerlabError, flat
 
 Points = list[tuple[float, float]]  # (step, value)
 
@@ -137,15 +136,6 @@ def _line(place: Path, facts: dict[str, Any]) -> dict[str, Any]:
     value = facts.get("metrics", {}).get(figure)
     told = {"started": facts.get("started", ""), "status": facts.get("status", "")}
     return {"folder": place, "figure": figure if value is not None else "", "value": value, **told}
-
-
-def flat(node: dict[str, Any], where: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of a config."""
-    for key, value in node.items():
-        if isinstance(value, dict) and value:
-            yield from flat(value, f"{where}{key}.")
-        else:
-            yield f"{where}{key}", value
 
 
 def differences(runs: list[Run]) -> list[tuple[str, list[Any]]]:

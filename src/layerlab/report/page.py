@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from layerlab.contract import LayerlabError
+from layerlab.contract import LayerlabError, flat
 from layerlab.report import collect, plots, tables
 
 FILE = "report.html"
@@ -47,14 +47,14 @@ def run(folder: Path, place: Path | None) -> Path:
     """The page of a run. Raises LayerlabError."""
     found = collect.run(folder)
     pictures = {k: v for k, v in found.pictures.items() if k != "curves"}  # that one is drawn anew
-    figures = [f for f in (plots.curves({found.name: found.curves}), plots.gradients(found.curves)) if f]
-    config = list(collect.flat(found.config))
+    figure = plots.curves({found.name: found.curves})
+    config = list(flat(found.config))
     return _write(
         "run.html",
         place or found.folder / FILE,
         title=found.name,
         run=found,
-        figures=figures,
+        figures=[figure] if figure else [],
         pictures=pictures,
         config=config,
     )

@@ -71,11 +71,12 @@ def _grid(titles: list[str], columns: int, asked: dict[str, Any], record: dict[s
     x = asked.get("x", "")
     figure.update_xaxes(title_text=x, row=rows)
     figure.update_yaxes(title_text=", ".join(names), col=1)
-    if asked.get("log") in ("y", "both", "xy"):
+    if "y" in asked.get("log", ""):
         figure.update_yaxes(type="log")
-    if asked.get("log") in ("x", "both", "xy") and _numbers(record["axes"].get(x, [])):
+    numbers = _numbers(record["axes"].get(x, []))
+    if "x" in asked.get("log", "") and numbers:
         figure.update_xaxes(type="log")
-    elif asked.get("kind") != "lines" or not _numbers(record["axes"].get(x, [])):
+    elif asked.get("kind") != "lines" or not numbers:
         figure.update_xaxes(type="category")
     return figure
 
@@ -142,7 +143,7 @@ def _cells(record: dict[str, Any], asked: dict[str, Any], curves: dict[str, Poin
         first = label[name] not in [label[o] for o in list(curves)[:n]]
         trace = go.Scatter(x=steps, y=values, name=text, legendgroup=text, showlegend=first, line=line)
         figure.add_trace(trace, row=row + 1, col=column + 1)
-    if asked.get("log") in ("y", "both"):
+    if "y" in asked.get("log", ""):
         figure.update_yaxes(type="log")
     figure.update_xaxes(title_text="optimizer step", row=rows)
     figure.update_yaxes(title_text=str(asked["y"]), col=1)
@@ -189,21 +190,6 @@ def curves(found: dict[str, dict[str, Points]]) -> Figure | None:
                 )
                 made.add_trace(trace, row=1, col=j + 1)
                 shown.add(label)
-    made.update_xaxes(title_text="optimizer step")
-    made.update_layout(height=HEIGHT)
-    return _plain(made)
-
-
-def gradients(columns: dict[str, Points]) -> Figure | None:
-    """The norms of gradients that a run has logged by stage."""
-    norms = {n: p for n, p in columns.items() if n.startswith("grad")}
-    if not norms:
-        return None
-    made = go.Figure()
-    for i, (name, points) in enumerate(norms.items()):
-        steps, values = zip(*points, strict=True)
-        made.add_scatter(x=steps, y=values, name=name, line={"color": COLOURS[i % len(COLOURS)]})
-    made.update_yaxes(type="log", title_text="gradient norm")
     made.update_xaxes(title_text="optimizer step")
     made.update_layout(height=HEIGHT)
     return _plain(made)

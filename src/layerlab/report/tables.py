@@ -45,9 +45,9 @@ def effect(link: dict[str, Any]) -> str:
 def interval(link: dict[str, Any], answer: str) -> Markup:
     """An interval against its threshold, drawn: a bar with a point, a line where the threshold is, its side shaded."""
     found, threshold, relation = measured(link)
+    if not math.isfinite(found["mean"]):
+        return Markup("")
     ends = [v for v in (found["low"], found["high"], found["mean"], threshold) if math.isfinite(v)]
-    if len(ends) < 4 and not math.isfinite(found["mean"]):
-        return Markup("")  # nothing was measured
     low, high = min(ends), max(ends)
     span = (high - low) or abs(high) or 1.0
 
@@ -58,13 +58,13 @@ def interval(link: dict[str, Any], answer: str) -> Markup:
     begin, end = {">": (t, WIDTH), ">=": (t, WIDTH), "==": (t, t)}.get(relation, (0, t))
     left, right = (at(found["low"]), at(found["high"]))
     title = escape(f"{effect(link)}, asked {relation} {number(threshold)}: {answer}")
-    point = f'<circle cx="{at(found["mean"]):.1f}" cy="{middle}" r="3.5"/>' if math.isfinite(found["mean"]) else ""
     return Markup(
         f'<svg class="interval {answer}" width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{title}">'
         f"<title>{title}</title>"
         f'<rect class="side" x="{begin:.1f}" y="0" width="{max(end - begin, 0):.1f}" height="{HEIGHT}"/>'
         f'<line class="threshold" x1="{t:.1f}" x2="{t:.1f}" y1="0" y2="{HEIGHT}"/>'
-        f'<line class="bar" x1="{left:.1f}" x2="{right:.1f}" y1="{middle}" y2="{middle}"/>{point}</svg>'
+        f'<line class="bar" x1="{left:.1f}" x2="{right:.1f}" y1="{middle}" y2="{middle}"/>'
+        f'<circle cx="{at(found["mean"]):.1f}" cy="{middle}" r="3.5"/></svg>'
     )
 
 

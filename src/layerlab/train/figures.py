@@ -248,11 +248,11 @@ def gradients(folder: Path, model: Any, data: Any) -> Path:
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):  # its recurrent nets have no backward in eval
         found = torch.autograd.grad(model.step((x, y))[0], [p for _, p in named], allow_unused=True)
-    rows = [(n, float(g.square().mean().sqrt())) for (n, _), g in zip(named, found, strict=True) if g is not None]
+    sizes = {n: float(g.square().mean().sqrt()) for (n, _), g in zip(named, found, strict=True) if g is not None}
+    rows = [(n, v) for n, v in sizes.items() if v > 0][-MOST_PARAMETERS:]  # the scale has no 0
     figure, ((axes,),) = _figure(1, 1, 6, 0.8 + 0.16 * len(rows))
-    names, sizes = zip(*[(n, v) for n, v in rows if v > 0][-MOST_PARAMETERS:], strict=True)
-    axes.plot(sizes, range(len(sizes)), "o", color=FORECAST, markersize=4)
-    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.plot([v for _, v in rows], range(len(rows)), "o", color=FORECAST, markersize=4)
+    axes.set_yticks(range(len(rows)), [n for n, _ in rows], fontsize=7)
     axes.set_xscale("log")
     axes.invert_yaxis()
     axes.grid(axis="y", linewidth=0.3)

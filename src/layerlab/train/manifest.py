@@ -164,10 +164,10 @@ class Record:
             self.facts |= results
         self.write("results.json", results)
 
-    def curve(self, rows: list[list[dict[str, float]]]) -> None:
-        """What was logged by step, in the row. rows: those of each logger that kept them."""
-        if self.row and rows:
-            self.facts["history"] = rows[0]
+    def curve(self, rows: list[dict[str, float]] | None) -> None:
+        """What was logged by step, in the row; None: no logger kept it."""
+        if self.row and rows is not None:
+            self.facts["history"] = rows
 
     def write(self, name: str, value: Any) -> None:
         """A json file, whole or not at all."""

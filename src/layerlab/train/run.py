@@ -129,7 +129,7 @@ def _recorded(composed: Composed, folder: str | None, cut: Path | None, curves: 
             run = _fit(config, record, opened, signals, cut)
         ok = True
     except LayerlabError as e:
-        record.curve([x.rows for x in opened if isinstance(x, History)])
+        record.curve(_kept(opened))
         record.status("failed", e.reason, str(e))
         if _rank():
             e.args = (f"rank {_rank()}: {e}",)
@@ -420,7 +420,7 @@ def _write(
         results["majority"] = scores.majority(found)
         if folder:
             scores.per_class(found, model.task.spec.classes, folder / "per_class.csv")
-    record.curve([x.rows for x in trainer.loggers if isinstance(x, History)])
+    record.curve(_kept(trainer.loggers))
     record.results(results)
     if folder:
         for logger in trainer.loggers:
@@ -434,6 +434,11 @@ def _write(
         if format := record.composed.config["export"]:
             file, off = write_export(model, data, _first_of_test(data), format, folder / "export" / format)
             print(f"export   {file}, answers differ from those of the run by {off:.1e} at most")
+
+
+def _kept(loggers: list[Any]) -> list[dict[str, float]] | None:
+    """What was logged by step, where a logger keeps it in memory."""
+    return next((x.rows for x in loggers if isinstance(x, History)), None)
 
 
 def _strategy(

@@ -78,10 +78,9 @@ def bank(model: Model, data: Any, layer: list[int], word: list[str], sentence: l
     attn: mean weight over all 72 heads from "bank" to `cls`, `sep`, the telling word (`cue`), or the most attended
     `other` word. Layer 0 is the embedding.
     """
-    weights = _weights()
-    runs = [_encode(weights, text) for text, _, _ in SENTENCES]
-    flat = [_encode(weights, text, uniform=True) for text, _, _ in SENTENCES]
-    swaps = [_encode(weights, text.replace(cue, other)) for text, cue, other in SENTENCES]
+    runs = [_encode(text) for text, _, _ in SENTENCES]
+    flat = [_encode(text, uniform=True) for text, _, _ in SENTENCES]
+    swaps = [_encode(text.replace(cue, other)) for text, cue, other in SENTENCES]
     senses = torch.arange(len(SENTENCES)) < len(RIVER)
     found: dict[str, float] = {}
     for n in layer:
@@ -122,7 +121,7 @@ def _gap(vectors: Tensor, one: Tensor, senses: Tensor, s: int) -> float:
 def _weights() -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
-    return load_file(_folder() / "model.safetensors")
+    return {k: v.float() for k, v in load_file(_folder() / "model.safetensors").items() if v.is_floating_point()}
 
 
 @cache
@@ -151,12 +150,12 @@ def word_pieces(text: str) -> list[str]:
     return [*found, "[SEP]"]
 
 
-def _encode(weights: dict[str, Tensor], text: str, uniform: bool = False) -> tuple[list[Tensor], Tensor, list[str]]:
+def _encode(text: str, uniform: bool = False) -> tuple[list[Tensor], Tensor, list[str]]:
     """Of "bank": its state (384,) after each layer, its mean attention (T,) over layers and heads; and the pieces."""
     pieces = word_pieces(text)
     here = pieces.index("bank")
     ids = torch.tensor([_vocabulary()[p] for p in pieces])
-    w = {k: v.float() for k, v in weights.items() if v.is_floating_point()}
+    w = _weights()
 
     def norm(x: Tensor, name: str) -> Tensor:
         return F.layer_norm(x, x.shape[-1:], w[f"{name}.weight"], w[f"{name}.bias"], EPS)
