@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from layerlab.build import ConfigError, config_dir
-from layerlab.compose import compose, compose_data, composed, explain, quote
+from layerlab.compose import compose, compose_data, composed, composer, explain, quote
 from layerlab.contract import LayerlabError
 
 USAGE = """layerlab VERB [key=value ...]
@@ -326,7 +326,8 @@ def claim(argv: list[str]) -> int:
     found = claims.chosen(str(config["name"]))
     logs = Path(config["logs"]).expanduser() / "claim"
     how = config["size"], config["first_seed"]
-    plans = [claims.check(one, *how) for one in found]  # all of them before the first run
+    shared = composer()
+    plans = [claims.check(one, *how, shared) for one in found]  # all of them before the first run
     known: dict[str, dict[str, Any]] = {}
     for one, planned in zip(found, plans, strict=True):
         print(claims.text(claims.run(one, logs, *how, planned=planned, known=known)), flush=True)

@@ -100,21 +100,28 @@ class Composer:
     def __init__(self, loader: ConfigLoader, name: str):
         self.loader, self.name = loader, name
         self.groups = set(loader.list_groups(""))
-        self._full: dict[tuple[str, ...], DictConfig] = {}
+        self._full: dict[tuple[str, ...], tuple[DictConfig, dict[Any, Any]]] = {}
         self._declared: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._parsed: dict[str, Override] = {}
 
     def __call__(self, overrides: list[str]) -> Composed:
         """The checked config of quoted overrides. Raises ConfigError."""
         values = [o for o in overrides if self._sets_a_value(o)]
         chosen = tuple(o for o in overrides if o not in values)
         if chosen not in self._full:
-            self._full[chosen] = self.load(list(chosen), overrides)
-        full = deepcopy(self._full[chosen])
+            found = self.load(list(chosen), overrides)
+            # without Hydra's own node, which no other refers to: copying it would be half of the cost
+            own = _without_hydra(found)
+            OmegaConf.set_struct(own, True)  # an unknown key is an error, as in what it is a copy of
+            self._full[chosen] = own, dict(found.hydra.runtime.choices)
+        full, choices = deepcopy(self._full[chosen][0]), self._full[chosen][1]
         try:
-            ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(values), full)
+            new = list(dict.fromkeys(v for v in values if v not in self._parsed))
+            self._parsed |= zip(new, OverridesParser.create().parse_overrides(new), strict=True)
+            ConfigLoaderImpl._apply_overrides_to_config([self._parsed[v] for v in values], full)
         except (HydraException, OmegaConfBaseException, ValueError) as e:
             raise ConfigError(*explain(e, self.loader, self.name, overrides)) from e
-        return self.checked(full, full.hydra.runtime.choices, overrides)
+        return self.checked(full, choices, overrides)
 
     def _sets_a_value(self, override: str) -> bool:
         key = override.partition("=")[0]
@@ -165,11 +172,13 @@ def _absolute(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
+def _without_hydra(full: DictConfig) -> DictConfig:
+    return OmegaConf.masked_copy(full, [str(k) for k in full if k != "hydra"]) if "hydra" in full else full
+
+
 def _plain(full: DictConfig, resolve: bool) -> dict[str, Any]:
     try:
-        config = OmegaConf.to_container(
-            OmegaConf.masked_copy(full, [str(k) for k in full if k != "hydra"]), resolve=resolve
-        )
+        config = OmegaConf.to_container(_without_hydra(full), resolve=resolve)
     except OmegaConfBaseException as e:
         raise ConfigError(str(e).splitlines()[0]) from e
     assert isinstance(config, dict)

@@ -11,12 +11,18 @@ VERDICTS = {
     "bank_disambiguated": "supported",
     "bp_chain_rule": "supported",
     "cnn_equivariance": "nuanced",
+    "leaky_cures": "supported",  # on digits alone it saves a start at -3 too
     "loop_4_steps": "nuanced",
     "lstm_default_vanishes": "refuted",
+    "neuron_threshold": "nuanced",
+    "relu_dying": "supported",
     "rnn_vanish_50": "supported",
     "sigmoid_vanish": "nuanced",
+    "softmax_not_hidden": "supported",
+    "softmax_twice": "supported",
     "tl_frozen_still": "nuanced",
     "zg_accumulates": "supported",
+    "zg_diverges": "nuanced",
 }
 
 

@@ -272,7 +272,7 @@ def written(folder, **changes):
         ({"arms": {"wide": "model.width=64"}}, "arms.wide: 'model.width=64': expected a list"),
         ({"within": {"lag": 3}}, "within.lag: 3: expected a list"),
         ({"topic": "three"}, "topic: 'three': expected a number"),
-        ({"gate": "maybe"}, "gate: 'maybe': expected true or false"),
+        ({"gate": "maybe"}, "gate: 'maybe': expected true or false, or a list of overrides"),
         ({"limits": [{"when": "acc(arm=wide) > 1"}]}, "expected a check, or when: and then:"),
     ],
 )
@@ -295,7 +295,7 @@ def test_a_claim_of_ones_own_runs_is_judged_and_runs_nothing_twice(tmp_path):
     assert {job["status"] for job in json.loads((tmp_path / "logs" / "wider" / "sweep.json").read_text())["jobs"]} == {
         "ok"
     }
-    rows = {p: p.stat().st_mtime_ns for p in (tmp_path / "logs" / "wider").glob("*/10[0-9].json")}
+    rows = {p: p.stat().st_mtime_ns for p in (tmp_path / "logs" / "wider").glob("*/20[0-9].json")}
     assert len(rows) == 6
     again = run(claim, tmp_path / "logs")
     assert {p: p.stat().st_mtime_ns for p in rows} == rows
@@ -370,6 +370,12 @@ def test_a_size_scales_seeds_and_budget_but_not_what_is_counted(tmp_path):
     assert resized(plain, "gate").seeds == 3
     counted = read(written(tmp_path, seeds=5, control=["count(acc(arm=narrow) < .9) >= 5"]))
     assert resized(counted, "gate").seeds == resized(counted, "full").seeds == 5
+    shorter = read(written(tmp_path, data=["digits", "mnist1d"], gate=["trainer.max_epochs=1"]))
+    assert [c.overrides[-1] for c in resized(shorter, "gate").cells] == ["trainer.max_epochs=1"] * 2
+    assert (list(resized(shorter, "gate").data), list(resized(shorter, "quick").data)) == (
+        ["digits"],
+        ["digits", "mnist1d"],
+    )
     with pytest.raises(ConfigError, match="size=fulll: expected one of quick, full, gate"):
         resized(plain, "fulll")
 

@@ -44,12 +44,15 @@ def chosen(wanted: str) -> list[Claim]:
 
 
 def resized(claim: Claim, size: Size) -> Claim:
-    """The claim with the number of seeds of a size: quick as it stands, full for publication, gate for CI.
+    """The claim in a size: quick as it stands, full with seeds for publication, gate with a few for CI.
 
-    One that counts seeds keeps its own: `count(...) >= 4` means 4 of those. The budget grows with them.
+    One that counts seeds keeps its own: `count(...) >= 4` means 4 of those. The budget grows with them. A gate may name
+    overrides that make it shorter; it is then of the first data set alone.
     """
     if size not in get_args(Size):
         raise ConfigError(f"size={size}: expected one of {', '.join(get_args(Size))}")
+    if size == "gate" and claim.shorter:
+        claim = replace(claim, data=dict(list(claim.data.items())[:1]), last=claim.shorter)
     counts = any("count(" in check.text for listed in claim.checks.values() for check in listed)
     if claim.unit != "seed" or size == "quick" or counts:
         return claim
@@ -104,9 +107,14 @@ def _refuse_unlogged(claim: Claim, config: dict[str, Any]) -> None:
             raise ConfigError(f"claim {claim.name}: measure.{metric}: {source.name}: never logged here; {told}")
 
 
-def check(claim: Claim, size: Size = "quick", first: int = FIRST_SEED) -> list[tuple[Composed, str]]:
-    """The plan of a claim in a size, which runs nothing; empty where an asset is missing. Raises ConfigError."""
-    return [] if _missing(claim) else plan(resized(claim, size), composer(), first)
+def check(
+    claim: Claim, size: Size = "quick", first: int = FIRST_SEED, compose: Composer | None = None
+) -> list[tuple[Composed, str]]:
+    """The plan of a claim in a size, which runs nothing; empty where an asset is missing. Raises ConfigError.
+
+    compose: that of other claims, which knows what they have in common.
+    """
+    return [] if _missing(claim) else plan(resized(claim, size), compose or composer(), first)
 
 
 def _missing(claim: Claim) -> list[str]:

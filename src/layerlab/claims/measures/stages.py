@@ -57,15 +57,13 @@ def _edges(x: Tensor) -> Tensor:
 def _places(maps: Tensor, edges: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Channels at places of a grid (H, W), drawn anew in each image, and how strong edges are there: (N, C), (N, 1)."""
     each = max(1, PLACES // len(maps))
+    h, w = size
     edges = F.adaptive_avg_pool2d(edges, size).flatten(1)  # (B, H W)
     generator = torch.Generator().manual_seed(0)  # the same places for every stage
-    x, y = [], []
-    for image, strength in zip(maps, edges, strict=True):
-        at = torch.randperm(len(strength), generator=generator)[:each]
-        large = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0].flatten(1)  # (C, H W)
-        x.append(large[:, at].T)
-        y.append(strength[at, None])
-    return torch.cat(x), torch.cat(y)
+    at = torch.stack([torch.randperm(h * w, generator=generator)[:each] for _ in maps])  # (B, P)
+    centres = torch.stack(((2 * (at % w) + 1) / w - 1, (2 * (at // w) + 1) / h - 1), -1)  # (B, P, 2), x and y in -1..1
+    channels = F.grid_sample(maps, centres[:, None].to(maps.dtype), padding_mode="border", align_corners=False)
+    return channels[:, :, 0].transpose(1, 2).flatten(0, 1), edges.gather(1, at).reshape(-1, 1)
 
 
 def _ridge(x: Tensor, y: Tensor, new: Tensor) -> Tensor:
