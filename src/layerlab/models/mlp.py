@@ -120,4 +120,4 @@ class _BatchNorm(nn.BatchNorm1d):
 def _around(width: int, norm: Norm, name: Activation, dropout: float) -> list[nn.Module]:
     """What stands between two linear maps."""
     norms = {"none": [], "batch": [_BatchNorm(width)], "layer": [nn.LayerNorm(width)]}
-    return [*norms[norm], activation(name), nn.Dropout(dropout)]
+    return [*norms[norm], activation(name), nn.Dropout(dropout) if dropout else nn.Identity()]

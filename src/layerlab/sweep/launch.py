@@ -75,7 +75,7 @@ class _Pool:
 
     def run(self, todo: list[tuple[Job, Composed]], forecast: bool) -> None:
         prepare(todo[0][1].config)  # of the server: its threads, and whether it looks for GPUs
-        server = context()
+        server = context(wandb=bool(todo[0][1].config["logger"].get("wandb")))
         queue, self.total = list(todo), len(todo)
         if forecast and self.total >= FEW:
             self._forecast(server, todo[0][1])
@@ -154,15 +154,18 @@ class _Pool:
             self._finish(sentinel)
 
 
-def context() -> Any:
-    """Where the children come from: a server that has imported everything; spawned where there is none (Windows)."""
+def context(wandb: bool = False) -> Any:
+    """Where the children come from: a server that has imported everything; spawned where there is none (Windows).
+
+    wandb: whether they log to it.
+    """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     found = multiprocessing.get_context("forkserver")
     # wait for the server at the end: nothing is left behind, and its costs are those of this process
     atexit.unregister(forkserver._forkserver._stop)  # ty: ignore[missing-attribute]
     atexit.register(forkserver._forkserver._stop)  # ty: ignore[missing-attribute]
-    found.set_forkserver_preload(["layerlab.sweep.preload"])
+    found.set_forkserver_preload(["layerlab.sweep.preload", *(["layerlab.sweep.preload_wandb"] if wandb else [])])
     return found
 
 

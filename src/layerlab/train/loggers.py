@@ -122,6 +122,17 @@ def _wandb(
         return make(offline=True)
 
 
+def first_wandb_run(folder: str) -> None:
+    """Make an empty offline run and end all that belongs to it, its process too: what wandb loads for it stays."""
+    os.environ.update(QUIET)
+    import wandb
+
+    run = wandb.init(dir=folder, settings=_settings(offline=True))
+    run.log({"table": wandb.Table(columns=["a"], data=[[0]])})
+    run.finish()
+    wandb.teardown()
+
+
 def _settings(offline: bool) -> Any:
     import wandb
 
