@@ -20,6 +20,7 @@ VERDICTS = {
     "sigmoid_vanish": "nuanced",
     "softmax_not_hidden": "supported",
     "softmax_twice": "supported",
+    "tanh_saturates": "nuanced",
     "tl_frozen_still": "nuanced",
     "zg_accumulates": "supported",
     "zg_diverges": "nuanced",

@@ -12,6 +12,7 @@ FORMULAS = {
     "relu": lambda x: max(0.0, x),
     "leaky_relu": lambda x: max(0.01 * x, x),
     "sigmoid": lambda x: 1 / (1 + math.exp(-x)),
+    "centred_sigmoid": lambda x: 1 / (1 + math.exp(-x)) - 0.5,
     "tanh": lambda x: (math.exp(x) - math.exp(-x)) / (math.exp(x) + math.exp(-x)),
     "gelu": lambda x: x * 0.5 * (1 + math.erf(x / 2**0.5)),
     "silu": lambda x: x / (1 + math.exp(-x)),

@@ -17,6 +17,7 @@ OPTIONS = {
     "bank": {"layer": [0, 2], "word": ["cls", "cue"], "sentence": [0, 20]},
     "equivariance": {"shift": [1, 2]},
     "frozen_moves": {"optimizer": ["momentum", "adam"], "none": ["true", "false"], "mode": ["train", "eval"]},
+    "saturation": {"gain": [1, 8]},
     "shift": {"shift": [0, 2]},
     "stages": {"stage": [0, 4, 8]},
     "timing": {"act": ["relu", "gelu"], "round": [0, 1]},
@@ -62,6 +63,13 @@ def test_unscaled_scores_have_the_deviation_of_a_sum_of_d_products():
 def test_units_with_a_large_negative_bias_are_dead_and_with_a_positive_one_alive():
     assert measured("dead_units", "model=mlp", "model.init_bias=-50.0")["dead"] == 1
     assert measured("dead_units", "model=mlp", "model.depth=1", "model.init_bias=50.0")["dead"] == 0
+
+
+def test_flat_units_are_none_of_small_weights_and_all_of_large_ones(monkeypatch):
+    monkeypatch.setitem(OPTIONS, "saturation", {"gain": [1e-3, 1e6]})
+    found = measured("saturation", "model=mlp", "model.activation=tanh")
+    assert found["share(gain=0.001)"] == 0
+    assert found["share(gain=1000000.0)"] > 0.999
 
 
 def test_linear_layers_are_one_map_and_bent_ones_are_not():

@@ -21,16 +21,27 @@ SEASONS = {
     "nile": 1,
     "unemployment": 4,
     "treasury_bills": 4,
+    "inflation": 4,
+    "investment": 4,
+    "money": 4,
+    "seattle_rain": 52,
 }
-QUARTERS = {"unemployment": "unemp", "treasury_bills": "tbilrate"}  # columns of macrodata
+QUARTERS = {  # columns of macrodata
+    "unemployment": "unemp",
+    "treasury_bills": "tbilrate",
+    "inflation": "infl",
+    "investment": "realinv",
+    "money": "m1",
+}
+WEEKS = {"seattle_weather": "temp_max", "seattle_rain": "precipitation"}  # columns of vega's seattle_weather
 SEASONLESS = 6  # steps ahead where there is no season
 
 
 class Series(Data):
     """co2 (526 monthly means, Mauna Loa), sunspots (309 years), elnino (732 months),
-    seattle_weather (210 weekly means of the daily maximum, needs the extra `series`), elec_equip (257 months of orders
-    of electrical equipment in the EU), nile (100 years), unemployment and treasury_bills (203 quarters of the USA):
-    forecast the next season.
+    seattle_weather and seattle_rain (210 weekly means of the daily maximum and of the rain, need the extra `series`),
+    elec_equip (257 months of orders of electrical equipment in the EU), nile (100 years), unemployment, treasury_bills,
+    inflation, investment and money (M1; 203 quarters of the USA): forecast the next season.
 
     First 75 % train, z-scored with it; test = 7 rolling origins in the rest. horizon `auto`: the season, at most 12, or
     6 where there is none; lookback `auto`: 3 horizons, or the season where that is longer. Too small to rank networks
@@ -43,7 +54,18 @@ class Series(Data):
         self,
         batch_size: Count = 8,
         name: Literal[
-            "co2", "sunspots", "elnino", "seattle_weather", "elec_equip", "nile", "unemployment", "treasury_bills"
+            "co2",
+            "sunspots",
+            "elnino",
+            "seattle_weather",
+            "elec_equip",
+            "nile",
+            "unemployment",
+            "treasury_bills",
+            "inflation",
+            "investment",
+            "money",
+            "seattle_rain",
         ] = "co2",
         lookback: Count | Literal["auto"] = "auto",
         horizon: Count | Literal["auto"] = "auto",
@@ -83,8 +105,8 @@ class Series(Data):
 
 
 def _load(name: str) -> np.ndarray:
-    if name == "seattle_weather":
-        return _seattle()
+    if name in WEEKS:
+        return _seattle(name)
     from statsmodels import datasets
 
     if name in QUARTERS:
@@ -101,11 +123,11 @@ def _load(name: str) -> np.ndarray:
     return data.drop(columns="YEAR").to_numpy().reshape(-1).astype(float)  # (61 years, 12 months) -> (732,)
 
 
-def _seattle() -> np.ndarray:
-    """Weekly means of temp_max, (210,): 1,461 days of 2012 to 2015, NOAA (public domain)."""
+def _seattle(name: str) -> np.ndarray:
+    """Weekly means of 1,461 days of 2012 to 2015, (210,), NOAA (public domain)."""
     try:
         from vega_datasets import local_data
     except ImportError as e:
-        raise DataError("data.name=seattle_weather: needs vega_datasets; pip install 'layerlab[series]'") from e
-    days = local_data.seattle_weather().set_index("date")["temp_max"]
+        raise DataError(f"data.name={name}: needs vega_datasets; pip install 'layerlab[series]'") from e
+    days = local_data.seattle_weather().set_index("date")[WEEKS[name]]
     return days.resample("W").mean().to_numpy(dtype=float)

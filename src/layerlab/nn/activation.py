@@ -9,6 +9,7 @@ Activation = Literal[
     "relu",
     "leaky_relu",
     "sigmoid",
+    "centred_sigmoid",
     "tanh",
     "softmax",
     "gelu",
@@ -24,6 +25,13 @@ class Softmax(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.softmax(1 if x.ndim == 4 else -1)
+
+
+class CentredSigmoid(nn.Module):
+    """The logistic function minus one half: its slopes, around 0 (LeCun et al. 1998)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sigmoid() - 0.5
 
 
 class Step(nn.Module):
@@ -46,6 +54,7 @@ MODULES: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,  # slope .01, as in Maas et al. 2013
     "sigmoid": nn.Sigmoid,
+    "centred_sigmoid": CentredSigmoid,
     "tanh": nn.Tanh,
     "softmax": Softmax,
     "gelu": nn.GELU,  # exact x Phi(x), Hendrycks & Gimpel 2016
