@@ -25,6 +25,7 @@ KINDS: dict[str, tuple[str, ...]] = {  # kind -> axes of one example
     "vector": ("F",),
 }
 TASKS = ("classify", "regress", "next_token", "forecast", "transduce")
+REPEATS = ("seed", "data.split_seed", "data.fold")  # keys that repeat a setting and make no new one
 IGNORE = -100  # a target that counts neither in the loss nor in a metric (torch's ignore_index)
 
 

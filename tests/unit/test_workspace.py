@@ -6,7 +6,6 @@ import warnings
 import pytest
 
 from layerlab.cli import main
-from layerlab.sweep import stats
 
 
 @pytest.fixture
@@ -54,10 +53,3 @@ def test_it_draws_what_was_varied_with_seeds_as_one(sweep, capsys):
 def test_wrong_use_is_refused(arguments, said, capsys):
     assert main(["report", *arguments]) == 2
     assert capsys.readouterr().err.startswith(said)
-
-
-def test_what_repeats_a_setting_is_what_the_table_says():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        from layerlab.report import workspace
-    assert workspace.REPEATS == stats.REPEATS

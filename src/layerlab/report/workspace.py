@@ -9,7 +9,8 @@ from typing import Any
 import wandb_workspaces.reports.v2 as panels
 import wandb_workspaces.workspaces as workspaces
 
-REPEATS = ("seed", "data.split_seed", "data.fold")  # as in sweep/stats.py: a mean over them is drawn
+from layerlab.contract import REPEATS
+
 FILE = "wandb-workspace.json"
 
 

@@ -11,10 +11,9 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from layerlab.build import suggest
-from layerlab.contract import LayerlabError
+from layerlab.contract import REPEATS, LayerlabError
 from layerlab.sweep.ledger import Job
 
-REPEATS = ("seed", "data.split_seed", "data.fold")  # keys that repeat a setting and make no new one
 LEVEL = 0.95
 RESAMPLES = 9999
 ROUNDING = 1e-6  # relative, of figures that were computed in 32 bits
