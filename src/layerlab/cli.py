@@ -322,10 +322,12 @@ def claim(argv: list[str]) -> int:
     named = [f"name='{a.removeprefix('name=')}'" if a.startswith(("name=", "topic=")) else a for a in argv]
     config = compose(*named, name="claim").config
     from layerlab.claims import run as claims
+    from layerlab.sweep.launch import warm_up
 
     found = claims.chosen(str(config["name"]))
     logs = Path(config["logs"]).expanduser() / "claim"
     how = config["size"], config["first_seed"]
+    warm_up()
     shared = composer()
     plans = [claims.check(one, *how, shared) for one in found]  # all of them before the first run
     known: dict[str, dict[str, Any]] = {}

@@ -120,4 +120,5 @@ class _BatchNorm(nn.BatchNorm1d):
 def _around(width: int, norm: Norm, name: Activation, dropout: float) -> list[nn.Module]:
     """What stands between two linear maps."""
     norms = {"none": [], "batch": [_BatchNorm(width)], "layer": [nn.LayerNorm(width)]}
+    # a dropout of 0 would cost a small net as much as its activation
     return [*norms[norm], activation(name), nn.Dropout(dropout) if dropout else nn.Identity()]

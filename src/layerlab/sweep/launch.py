@@ -169,6 +169,13 @@ def context(wandb: bool = False) -> Any:
     return found
 
 
+def warm_up() -> None:
+    """Start the server now, which imports while the caller composes; for jobs on whatever device there is."""
+    prepare({"trainer": {}})
+    if context().get_start_method() == "forkserver":
+        forkserver.ensure_running()
+
+
 def jobs_at_once(wanted: int | str, config: dict[str, Any]) -> int:
     """sweep.jobs; auto: as many as there are GPUs, or cores for their threads."""
     if isinstance(wanted, int):
