@@ -26,6 +26,7 @@ PLAIN = {  # keys that no target takes and whose type says too little
     "select": Type(choices=("best", "last")),
     "progress": Type(choices=("auto", "bar", "lines", "none")),
     "sweep.jobs": Type((int,), choices=("auto",), ranges=(">= 1",)),
+    "first_seed": Type((int,), choices=("auto",), ranges=(">= 0",)),
     "sweep.control": Type((str, type(None))),
     "sweep.trial": Type((str, type(None))),
     "record": Type(choices=("full", "light")),

@@ -326,7 +326,7 @@ def claim(argv: list[str]) -> int:
 
     found = claims.chosen(str(config["name"]))
     logs = Path(config["logs"]).expanduser() / "claim"
-    how = config["size"], config["first_seed"]
+    how = config["size"], None if config["first_seed"] == "auto" else config["first_seed"]
     warm_up()
     shared = composer()
     plans = [claims.check(one, *how, shared) for one in found]  # all of them before the first run

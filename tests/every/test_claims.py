@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from layerlab.claims import grammar
-from layerlab.claims.claim import FIRST_SEED, names, read, statements
+from layerlab.claims.claim import names, read, statements
 from layerlab.claims.run import check
-from layerlab.compose import compose
 
 
 @pytest.mark.parametrize("name", names())
@@ -18,10 +17,6 @@ def test_every_claim_composes_and_its_arms_differ_in_nothing_but_what_they_say(n
     assert claim.concludes
     assert len(claim.units) >= 3
     assert claim.plot
-
-
-def test_a_verdict_is_of_the_seeds_that_the_code_says():
-    assert compose("name=all", name="claim").config["first_seed"] == FIRST_SEED
 
 
 def test_every_statement_of_the_text_has_a_claim_a_test_or_a_reason():

@@ -356,6 +356,12 @@ def test_what_no_run_gives_is_refused_with_its_place(tmp_path, changes, said):
     assert said in str(e.value)
 
 
+def test_the_seeds_are_those_of_the_claim_or_those_that_are_asked_for(tmp_path):
+    claim = read(written(tmp_path, first_seed=7))
+    assert [place.rpartition("/")[2] for _, place in check(claim)][:3] == ["7.json", "8.json", "9.json"]
+    assert check(claim, "quick", 0)[0][1].endswith("/0.json")
+
+
 def test_an_axis_of_the_runs_may_be_what_is_resampled(tmp_path):
     changes = {"grid": {"depth": "model.depth=1,2,3"}, "seeds": {"over": "depth", "n": 3}}
     claim = read(written(tmp_path, **changes))

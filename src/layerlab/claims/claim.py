@@ -25,14 +25,14 @@ KINDS: dict[str, tuple[str, tuple[type, ...]]] = {  # of the keys of a claim
     **dict.fromkeys(("measure", "arms", "grid", "within", "rows", "plot"), ("names with values", (dict,))),
     "trains": ("true or false", (bool,)),
     "gate": ("true or false, or a list of overrides", (bool, list)),
-    "topic": ("a number", (int,)),
+    **dict.fromkeys(("topic", "first_seed"), ("a number", (int,))),
     "minutes": ("a number", (int, float)),
     "data": ("a list, or names with a list of overrides each", (list, dict)),
     "seeds": ("a number, or over: AXIS", (int, dict)),
 }
 LISTS_INSIDE = ("arms", "within", "data")  # each name of these holds a list
 SEEDS, FULL_SEEDS, GATE_SEEDS = 5, 20, 3
-FIRST_SEED = 400  # of a verdict; those below it were seen when thresholds were set
+FIRST_SEED = 400  # of a verdict, where the claim names no other; those below it were seen when thresholds were set
 LISTS = ("expect", "control", "limits")
 SHARES = ("test/acc",)  # of the scored examples
 PARAMETERS = "parameters"  # of a model, trainable: the one figure that is not logged
@@ -120,6 +120,7 @@ class Claim:
     minutes: float
     needs: tuple[str, ...]
     gate: bool
+    first_seed: int = FIRST_SEED
     shorter: tuple[str, ...] = ()  # overrides with which its runs, on the first data set alone, are short enough for CI
     last: tuple[str, ...] = ()  # overrides after those of the axes
     plot: dict[str, Any] = field(default_factory=dict)
@@ -293,6 +294,7 @@ def _made(name: str, node: dict[str, Any]) -> Claim:
         minutes=float(node.get("minutes", 5)),
         needs=tuple(node.get("needs") or ()),
         gate=bool(node.get("gate", False)),
+        first_seed=int(node.get("first_seed", FIRST_SEED)),
         shorter=tuple(node["gate"]) if isinstance(node.get("gate"), list) else (),
         plot=node.get("plot") or {},
         scope=str(node.get("scope", "")),

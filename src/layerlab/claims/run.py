@@ -18,7 +18,7 @@ import numpy as np
 
 from layerlab.build import ConfigError, locate, suggest
 from layerlab.claims import grammar
-from layerlab.claims.claim import FIRST_SEED, FULL_SEEDS, GATE_SEEDS, LISTS, PARAMETERS, Claim, names, read, yaml_hash
+from layerlab.claims.claim import FULL_SEEDS, GATE_SEEDS, LISTS, PARAMETERS, Claim, names, read, yaml_hash
 from layerlab.claims.grammar import Judged
 from layerlab.claims.verdict import LEAST_UNITS, Verdict, verdict
 from layerlab.compose import Composed, Composer, composer, quote
@@ -60,16 +60,17 @@ def resized(claim: Claim, size: Size) -> Claim:
     return replace(claim, seeds=seeds, minutes=claim.minutes * max(1, seeds / claim.seeds))
 
 
-def plan(claim: Claim, compose: Composer, first: int = FIRST_SEED) -> list[tuple[Composed, str]]:
+def plan(claim: Claim, compose: Composer, first: int | None = None) -> list[tuple[Composed, str]]:
     """The config of every run and the place of its record; all composed and compared before anything runs.
 
-    first: the first seed. Raises ConfigError where one does not compose, or arms differ in more than they say.
+    first: the first seed, where it is not that of the claim. Raises ConfigError where one does not compose, or arms
+    differ in more than they say.
     """
-    measures = _measures(claim)
+    measures, start = _measures(claim), claim.first_seed if first is None else first
     code = {name: _source(node["_target_"]) for name, node in measures.items()}
     found: list[tuple[Composed, str]] = []
     for cell in claim.cells:
-        for seed in range(first, first + claim.seeds):
+        for seed in range(start, start + claim.seeds):
             overrides = ["record=light", "progress=none", *cell.overrides, f"seed={seed}"]
             try:
                 one = compose([quote(o.replace("${seed}", str(seed))) for o in overrides])
@@ -108,7 +109,7 @@ def _refuse_unlogged(claim: Claim, config: dict[str, Any]) -> None:
 
 
 def check(
-    claim: Claim, size: Size = "quick", first: int = FIRST_SEED, compose: Composer | None = None
+    claim: Claim, size: Size = "quick", first: int | None = None, compose: Composer | None = None
 ) -> list[tuple[Composed, str]]:
     """The plan of a claim in a size, which runs nothing; empty where an asset is missing. Raises ConfigError.
 
@@ -169,7 +170,7 @@ def run(
     claim: Claim,
     logs: Path,
     size: Size = "quick",
-    first: int = FIRST_SEED,
+    first: int | None = None,
     say: Callable[[str], None] = print,
     planned: list[tuple[Composed, str]] | None = None,
     known: dict[str, dict[str, Any]] | None = None,
@@ -202,13 +203,13 @@ def run(
     record = judged(claim, rows, f"needs {missing[0]}" if missing else "")
     record |= {
         "size": size,
-        "first_seed": first,
+        "first_seed": claim.first_seed if first is None else first,
         "yaml": yaml_hash(claim.name),
         "written": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         **machine(),
     }
     place.mkdir(parents=True, exist_ok=True)
-    name = size if first == FIRST_SEED else f"{size}-{first}"
+    name = size if first in (None, claim.first_seed) else f"{size}-{first}"
     write_json(place / f"{name}.json", record)
     return record
 
