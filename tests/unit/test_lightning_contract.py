@@ -4,6 +4,7 @@ import inspect
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from tests.conftest import SPECS
 
 from layerlab.models.neuron import Neuron
@@ -23,6 +24,13 @@ def test_the_current_hook_is_a_plain_attribute():
     model._current_fx_name = "training_step"
     assert model._current_fx_name == model.__dict__["_current_fx_name"] == "training_step"
     assert "_current_fx_name" not in model._buffers
+
+
+def test_the_arguments_of_a_training_step_are_looked_up_where_we_left_them():
+    step = Neuron(SPECS["vector", "classify"]).training_step
+    assert inspect.getfullargspec(step).args == ["self", "batch", "batch_idx"]
+    assert inspect.getfullargspec(step.__func__).args == list(step.__func__.__signature__.parameters)
+    assert is_param_in_hook_signature(step, "batch_idx", min_args=2)
 
 
 def test_the_default_generator_can_be_seeded_by_itself():

@@ -1,7 +1,9 @@
 """Handwritten digits, 8 x 8: in the scikit-learn wheel."""
 
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -10,6 +12,15 @@ from layerlab.contract import Count, DataError, DataSpec, Size, key
 from layerlab.data import images
 from layerlab.data.base import Drawn, shuffled, standardise
 from layerlab.data.batches import Split, Tensors
+
+
+@cache
+def _read() -> tuple[np.ndarray, np.ndarray]:
+    """Pictures (N, 8, 8) and labels (N,), unpacked once in a process and those forked from it."""
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    return raw.images, raw.target
 
 
 class Digits(Drawn):
@@ -42,13 +53,11 @@ class Digits(Drawn):
         self.canvas, self.zoom, self.permute, self.shuffle_labels = canvas, zoom, permute, shuffle_labels
 
     def load(self) -> tuple[DataSpec, dict[str, Split]]:
-        from sklearn.datasets import load_digits
-
-        raw = load_digits()
-        parts = self.parts(raw.target)
-        x = torch.tensor(raw.images, dtype=torch.float32)[:, None] / 16  # (N, 1, 8, 8), ink 0..16 -> 0..1
+        pictures, labels = _read()
+        parts = self.parts(labels)
+        x = torch.tensor(pictures, dtype=torch.float32)[:, None] / 16  # (N, 1, 8, 8), ink 0..16 -> 0..1
         x = self._arranged(x, 0.0)
-        y = torch.tensor(raw.target)
+        y = torch.tensor(labels)
         if self.shuffle_labels:
             y = shuffled(y, parts["train"], self.split_seed)
         x, mean, std = standardise(x, x[parts["train"]], (0, 2, 3), self.fitted)

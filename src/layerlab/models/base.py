@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Literal, Self
@@ -258,6 +259,10 @@ class Model(LightningModule):
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
+
+
+# Lightning asks which arguments this takes in every step, and working that out costs a fiftieth of a small one
+Model.training_step.__signature__ = inspect.signature(Model.training_step)  # ty: ignore[missing-attribute]
 
 
 def _joined(batches: Iterable[Tensor]) -> Tensor:
