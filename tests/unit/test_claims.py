@@ -295,7 +295,7 @@ def test_a_claim_of_ones_own_runs_is_judged_and_runs_nothing_twice(tmp_path):
     assert {job["status"] for job in json.loads((tmp_path / "logs" / "wider" / "sweep.json").read_text())["jobs"]} == {
         "ok"
     }
-    rows = {p: p.stat().st_mtime_ns for p in (tmp_path / "logs" / "wider").glob("*/40[0-9].json")}
+    rows = {p: p.stat().st_mtime_ns for p in (tmp_path / "logs" / "wider").glob("*/*.json")}
     assert len(rows) == 6
     again = run(claim, tmp_path / "logs")
     assert {p: p.stat().st_mtime_ns for p in rows} == rows
