@@ -327,7 +327,8 @@ def claim(argv: list[str]) -> int:
     found = claims.chosen(str(config["name"]))
     logs = Path(config["logs"]).expanduser() / "claim"
     how = config["size"], None if config["first_seed"] == "auto" else config["first_seed"]
-    warm_up()
+    if len(found) > 1:  # to compose many takes as long as the imports; one that is refused should not wait for them
+        warm_up()
     shared = composer()
     plans = [claims.check(one, *how, shared) for one in found]  # all of them before the first run
     known: dict[str, dict[str, Any]] = {}

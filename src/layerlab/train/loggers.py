@@ -89,8 +89,7 @@ def _wandb(
     mode: str,
     run_id: str | None,
 ) -> Any:
-    for variable, value in QUIET.items():
-        os.environ.setdefault(variable, value)
+    _quiet()
     import wandb
     from lightning.pytorch.loggers import WandbLogger
 
@@ -122,9 +121,15 @@ def _wandb(
         return make(offline=True)
 
 
+def _quiet() -> None:
+    """QUIET, where the user has not said otherwise."""
+    for variable, value in QUIET.items():
+        os.environ.setdefault(variable, value)
+
+
 def first_wandb_run(folder: str) -> None:
     """Make an empty offline run and end all that belongs to it, its process too: what wandb loads for it stays."""
-    os.environ.update(QUIET)
+    _quiet()
     import wandb
 
     run = wandb.init(dir=folder, settings=_settings(offline=True))
@@ -201,8 +206,7 @@ def media(loggers: list[Any], folder: Path) -> None:
 
 def summarise(folder: Path, project: str, entity: str | None, group: str, mode: str, best: dict[str, Any]) -> None:
     """What many runs say together, as one run of wandb beside theirs: the table, the picture, the best setting."""
-    for variable, value in QUIET.items():
-        os.environ.setdefault(variable, value)
+    _quiet()
     with suppress(Exception):  # a logger never stops a sweep
         import wandb
 
