@@ -4,6 +4,7 @@ layerlab claim name=all && python benchmarks/claims.py [--logs logs]      verdic
 python benchmarks/claims.py --stability                                   of benchmarks/results/stability.csv
 python benchmarks/claims.py --repeats                                     of benchmarks/results/repeats.csv
 python benchmarks/claims.py --statements                                  what each statement of the text has
+python benchmarks/claims.py --changes                                     which thresholds were others before, and why
 """
 
 import argparse
@@ -13,7 +14,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from layerlab.claims.claim import statements, yaml_hash
+from layerlab.claims.claim import names, read, statements, yaml_hash
 from layerlab.claims.run import effect
 
 ROOT = Path(__file__).parents[1]
@@ -106,23 +107,29 @@ def table_of_statements() -> str:
     return "\n".join([*lines, "", f"{sum(counts.values())} statements: {told}."])
 
 
+def changes() -> str:
+    """What the thresholds and settings of claims were before, and why they are not."""
+    lines = ["| claim | what changed before a run that is judged, and why |", "|---|---|"]
+    lines += [f"| `{c.name}` | {'<br>'.join(c.changed)} |" for c in map(read, names()) if c.changed]
+    return "\n".join(lines)
+
+
+TABLES = {"stability": stability, "repeats": repeats, "statements": table_of_statements, "changes": changes}
+
+
 def main() -> None:
     """Rewrite what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--logs", type=Path, default=ROOT / "logs")
-    parser.add_argument("--stability", action="store_true")
-    parser.add_argument("--repeats", action="store_true")
-    parser.add_argument("--statements", action="store_true")
+    for name in TABLES:
+        parser.add_argument(f"--{name}", action="store_true")
     options = parser.parse_args()
-    if options.statements:
-        name, inner = "statements", table_of_statements()
-    elif options.repeats:
-        name, inner = "repeats", repeats()
-    elif options.stability:
-        name, inner = "stability", stability()
-    else:
-        name, inner = "verdicts", verdicts(options.logs)
-    PAGE.write_text(between(PAGE.read_text("utf-8"), name, inner), encoding="utf-8")
+    asked = [name for name in TABLES if getattr(options, name)]
+    tables = {name: TABLES[name]() for name in asked} or {"verdicts": verdicts(options.logs)}
+    text = PAGE.read_text("utf-8")
+    for name, inner in tables.items():
+        text = between(text, name, inner)
+    PAGE.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from layerlab.claims.claim import names, read
 from layerlab.claims.run import run
 
 VERDICTS = {
+    "attn_lookup": "supported",
     "attn_sqrt_dk": "nuanced",
     "bank_attends_river": "refuted",
     "bank_disambiguated": "supported",

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -61,8 +62,14 @@ def straight(tmp_path_factory):
     return (folder / "run" / "metrics.csv").read_text()
 
 
-def begun(folder: Path) -> bool:
-    return bool(list((folder / "run" / "checkpoints").glob("step-*.ckpt")))
+def begun(folder: Path, run: str = "run") -> bool:
+    return bool(list((folder / run / "checkpoints").glob("step-*.ckpt")))
+
+
+def pending() -> list[str]:
+    """The jobs that wait."""
+    told = subprocess.run(["squeue", "-h", "-t", "PENDING", "-o", "%A"], capture_output=True, text=True, check=True)
+    return told.stdout.split()
 
 
 def test_a_job_that_is_signalled_is_requeued_and_goes_on_exactly(tmp_path, straight):
@@ -89,17 +96,46 @@ def test_a_job_that_is_preempted_loses_nothing(tmp_path, straight):
     assert (tmp_path / "run" / "metrics.csv").read_text() == straight
 
 
+SWEEP = ("-m", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=low", "hydra.launcher.mem_gb=2")
+SWEEP += ("hydra.launcher.timeout_min=10", "model=mlp")
+
+
 def test_a_sweep_on_slurm_ends_in_a_complete_table(tmp_path):
     done = cli(
-        *("-m", "hydra/launcher=submitit_slurm", "hydra.launcher.partition=low", "hydra.launcher.mem_gb=2"),
-        *("hydra.launcher.timeout_min=10", "hydra.launcher.cpus_per_task=1", f"hydra.sweep.dir={tmp_path}/sweep"),
-        *("model=mlp", "trainer.max_epochs=2", "model.width=8,32", "seed=0,1"),
+        *(*SWEEP, "hydra.launcher.cpus_per_task=1", f"hydra.sweep.dir={tmp_path}/sweep"),
+        *("trainer.max_epochs=2", "model.width=8,32", "seed=0,1"),
         cwd=tmp_path,
         SLURM_CONF=os.environ["SLURM_CONF"],
     )
     assert done.returncode == 0, done.stderr
-    with (tmp_path / "sweep" / "sweep.csv").open(newline="") as f:
-        rows = list(csv.DictReader(f))
-    assert sorted((r["setting"], r["n"]) for r in rows) == [("model.width=32", "2"), ("model.width=8", "2")]
-    jobs = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["jobs"]
-    assert [j["status"] for j in jobs] == ["ok"] * 4
+    assert table(tmp_path) == [("model.width=32", "2"), ("model.width=8", "2")]
+
+
+def test_a_job_of_a_sweep_that_is_preempted_goes_on_exactly_and_is_in_the_table(tmp_path, straight):
+    with ThreadPoolExecutor(1) as background:
+        sweep = background.submit(
+            cli,
+            *(*SWEEP, "hydra.launcher.cpus_per_task=2", f"hydra.sweep.dir={tmp_path}/sweep"),
+            *("trainer.max_epochs=150", "progress=none", "seed=0,1"),
+            cwd=tmp_path,
+            SLURM_CONF=os.environ["SLURM_CONF"],
+        )
+        until(lambda: begun(tmp_path / "sweep", "0"))
+        other = sbatch(tmp_path, "high", "sleep 5", "--cpus-per-task=2")
+        until(lambda: state(other) == "GONE")
+        for job in pending():
+            subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], check=False)
+        done = sweep.result(300)
+    assert done.returncode == 0, done.stderr
+    assert table(tmp_path) == [("as given", "2")]
+    manifest = json.loads((tmp_path / "sweep" / "0" / "manifest.json").read_text())
+    assert len(manifest["resumed"]) == 1
+    assert (tmp_path / "sweep" / "0" / "metrics.csv").read_text() == straight
+
+
+def table(folder: Path) -> list[tuple[str, str]]:
+    """Settings and numbers of runs in the table of a sweep; none of its jobs may be other than ok."""
+    jobs = json.loads((folder / "sweep" / "sweep.json").read_text())["jobs"]
+    assert {j["status"] for j in jobs} == {"ok"}
+    with (folder / "sweep" / "sweep.csv").open(newline="") as f:
+        return sorted((r["setting"], r["n"]) for r in csv.DictReader(f))

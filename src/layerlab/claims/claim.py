@@ -21,7 +21,7 @@ from layerlab.claims.grammar import Table, Values
 REQUIRED = ("says", "topic", "base", "measure", "expect", "control")
 KINDS: dict[str, tuple[str, tuple[type, ...]]] = {  # of the keys of a claim
     **dict.fromkeys(("says", "scope", "concludes", "literature"), ("a text", (str,))),
-    **dict.fromkeys(("base", "expect", "control", "limits", "needs", "skip"), ("a list", (list,))),
+    **dict.fromkeys(("base", "expect", "control", "limits", "needs", "skip", "changed"), ("a list", (list,))),
     **dict.fromkeys(("measure", "arms", "grid", "within", "rows", "plot"), ("names with values", (dict,))),
     "trains": ("true or false", (bool,)),
     "gate": ("true or false, or a list of overrides", (bool, list)),
@@ -32,7 +32,7 @@ KINDS: dict[str, tuple[str, tuple[type, ...]]] = {  # of the keys of a claim
 }
 LISTS_INSIDE = ("arms", "within", "data")  # each name of these holds a list
 SEEDS, FULL_SEEDS, GATE_SEEDS = 5, 20, 3
-FIRST_SEED = 400  # of a verdict, where the claim names no other; those below it were seen when thresholds were set
+FIRST_SEED = 700  # of a verdict, where the claim names no other; those below it were seen when thresholds were set
 LISTS = ("expect", "control", "limits")
 SHARES = ("test/acc",)  # of the scored examples
 PARAMETERS = "parameters"  # of a model, trainable: the one figure that is not logged
@@ -127,6 +127,7 @@ class Claim:
     scope: str = ""  # what it speaks of, where neither data nor model says it
     concludes: str = ""
     literature: str = ""
+    changed: tuple[str, ...] = ()  # what its thresholds were before, and why they are not
 
     @property
     def every_axis(self) -> dict[str, tuple[Any, ...]]:
@@ -300,6 +301,7 @@ def _made(name: str, node: dict[str, Any]) -> Claim:
         scope=str(node.get("scope", "")),
         concludes=" ".join(str(node.get("concludes", "")).split()),
         literature=" ".join(str(node.get("literature", "")).split()),
+        changed=tuple(map(str, node.get("changed") or ())),
     )
 
 

@@ -288,6 +288,7 @@ def judged(claim: Claim, rows: Sequence[dict[str, Any]], missing: str = "") -> d
         "scope": scope(claim),
         "checks": {k: [_told(c, found) for c, found in listed] for k, listed in checks.items()},
         "notes": list(claim.notes),
+        "changed": list(claim.changed),
         "concludes": claim.concludes,
         "literature": claim.literature,
         "plot": claim.plot,

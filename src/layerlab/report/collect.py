@@ -93,7 +93,7 @@ def sweep(folder: Path) -> Sweep:
 
 def claims(logs: Path, size: str) -> list[dict[str, Any]]:
     """The records of claims of a size, by topic and name; one of an earlier version may know less."""
-    unknown = {"experiment": {}, "plot": {}, "git": None, "literature": "", "concludes": "", "notes": []}
+    unknown = {"experiment": {}, "plot": {}, "git": None, "literature": "", "concludes": "", "notes": [], "changed": []}
     found = [unknown | read_json(file) for file in sorted((logs / "claim").glob(f"*/{size}.json"))]
     return sorted((r for r in found if "verdict" in r), key=lambda r: (r["topic"], r["name"]))
 

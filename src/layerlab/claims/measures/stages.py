@@ -30,7 +30,7 @@ def stages(model: Model, data: Any, stage: list[int]) -> dict[str, float]:
         (maps, edges, y), (maps_t, edges_t, y_t) = ((m[s], e, y) for m, e, y in parts.values())
         found[f"edge(stage={s})"] = _r2(*_places(maps, edges, (h, w)), *_places(maps_t, edges_t, (h, w)))
         one = F.one_hot(y, int(y.max()) + 1).double()
-        answer = _ridge(maps.mean((2, 3)), one, maps_t.mean((2, 3)))
+        answer = ridge(maps.mean((2, 3)), one, maps_t.mean((2, 3)))
         found[f"cls(stage={s})"] = float((answer.argmax(1) == y_t).double().mean())
     return found
 
@@ -66,7 +66,7 @@ def _places(maps: Tensor, edges: Tensor, size: tuple[int, int]) -> tuple[Tensor,
     return channels[:, :, 0].transpose(1, 2).flatten(0, 1), edges.gather(1, at).reshape(-1, 1)
 
 
-def _ridge(x: Tensor, y: Tensor, new: Tensor) -> Tensor:
+def ridge(x: Tensor, y: Tensor, new: Tensor) -> Tensor:
     """What ridge regression, fitted to x (N, C) and y (N, K), answers to `new`."""
     mean, std = x.mean(0), x.std(0)
     std = std.clamp(min=1e-2 * float(std.max()))  # a channel that is silent in training says nothing
@@ -76,5 +76,5 @@ def _ridge(x: Tensor, y: Tensor, new: Tensor) -> Tensor:
 
 
 def _r2(x: Tensor, y: Tensor, new: Tensor, known: Tensor) -> float:
-    rest = ((_ridge(x, y, new) - known) ** 2).sum()
+    rest = ((ridge(x, y, new) - known) ** 2).sum()
     return float(1 - rest / ((known - known.mean()) ** 2).sum())
