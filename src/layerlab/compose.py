@@ -101,6 +101,9 @@ class Composer:
         self.loader, self.name = loader, name
         self.groups = set(loader.list_groups(""))
         self._full: dict[tuple[str, ...], tuple[DictConfig, dict[Any, Any]]] = {}
+        self._values: dict[
+            tuple[str, ...], dict[str, Any] | None
+        ] = {}  # the same as plain values, where none refers to another
         self._declared: dict[tuple[str, ...], dict[str, Any]] = {}
         self._parsed: dict[str, Override] = {}
 
@@ -114,14 +117,22 @@ class Composer:
             own = _without_hydra(found)
             OmegaConf.set_struct(own, True)  # an unknown key is an error, as in what it is a copy of
             self._full[chosen] = own, dict(found.hydra.runtime.choices)
-        full, choices = deepcopy(self._full[chosen][0]), self._full[chosen][1]
+            plain = _plain(own, resolve=False)
+            self._values[chosen] = None if "${" in repr(plain) else plain
+        base, choices = self._full[chosen]
         try:
             new = list(dict.fromkeys(v for v in values if v not in self._parsed))
             self._parsed |= zip(new, OverridesParser.create().parse_overrides(new), strict=True)
-            ConfigLoaderImpl._apply_overrides_to_config([self._parsed[v] for v in values], full)
+            parsed = [self._parsed[v] for v in values]
+            config = _set(self._values[chosen], parsed)
+            if config is None:
+                full = deepcopy(base)
+                ConfigLoaderImpl._apply_overrides_to_config(parsed, full)
+                config = _plain(full, resolve=True)
         except (HydraException, OmegaConfBaseException, ValueError) as e:
             raise ConfigError(*explain(e, self.loader, self.name, overrides)) from e
-        return self.checked(full, choices, overrides)
+        known = all(o.partition("=")[0] in self.groups.difference(OVERLAYS) for o in chosen)
+        return self.checked(config, choices, overrides, base if known else None)
 
     def _sets_a_value(self, override: str) -> bool:
         key = override.partition("=")[0]
@@ -134,20 +145,24 @@ class Composer:
         except (HydraException, OmegaConfBaseException, ValueError) as e:
             raise ConfigError(*explain(e, self.loader, self.name, typed)) from e
 
-    def checked(self, full: DictConfig, choices: Mapping[Any, Any], typed: list[str]) -> Composed:
-        """What Hydra composed, compared with what the yaml files declare and the targets take. Raises ConfigError."""
+    def checked(
+        self, config: dict[str, Any], choices: Mapping[Any, Any], typed: list[str], base: DictConfig | None = None
+    ) -> Composed:
+        """Plain values, compared with what the yaml files declare and the targets take. Raises ConfigError.
+
+        base: what the chosen options declare, where it has been composed already.
+        """
         chosen = {str(k): v for k, v in choices.items() if not str(k).startswith("hydra/")}
         options = dict(_group_overrides(self.groups, typed))  # a list of options is not among Hydra's choices
         groups = [f"{k}={'null' if v is None else v}" for k, v in chosen.items() if k not in OVERLAYS]
         groups += [f"{k}={v}" for k, v in options.items() if k not in chosen]
         # nor is a list that an experiment names: of a group of parts, such as augment, its parts tell
-        for group in set(map(str, full)) & self.groups - {"hydra", *chosen, *options}:
-            parts = [k for k, v in full[group].items() if OmegaConf.is_dict(v) and "_target_" in v]
+        for group in set(config) & self.groups - {*chosen, *options}:
+            parts = [k for k, v in (config[group] or {}).items() if isinstance(v, dict) and "_target_" in v]
             groups += [f"{group}=[{','.join(map(str, parts))}]"] if parts else []
         if tuple(groups) not in self._declared:
-            declared = self.loader.load_configuration(self.name, groups, RunMode.RUN)
+            declared = self.loader.load_configuration(self.name, groups, RunMode.RUN) if base is None else base
             self._declared[tuple(groups)] = _plain(declared, resolve=False)
-        config = _plain(full, resolve=True)
         if missing := [k for k, v in config.items() if v == "???"]:
             raise ConfigError(*(f"{k}: missing; give {k}=..." for k in missing))
         _absolute(config)
@@ -162,7 +177,26 @@ def composed(config: DictConfig) -> Composed:
     """The config that hydra.main composed for this job, checked. Raises ConfigError."""
     hydra = HydraConfig.get()
     composer = Composer(GlobalHydra.instance().config_loader(), str(hydra.job.config_name))
-    return composer.checked(config, hydra.runtime.choices, list(hydra.overrides.task))
+    return composer.checked(_plain(config, resolve=True), hydra.runtime.choices, list(hydra.overrides.task))
+
+
+def _set(plain: dict[str, Any] | None, overrides: list[Override]) -> dict[str, Any] | None:
+    """Plain values with these overrides set; None where that takes more than setting a value that is there."""
+    if plain is None:
+        return None
+    config = deepcopy(plain)
+    for override in overrides:
+        *way, last = override.key_or_group.split(".")
+        node, value = config, override.value()
+        for part in way:
+            node = node.get(part) if isinstance(node, dict) else None
+        simple = all(isinstance(v, str | int | float | None) for v in (value if isinstance(value, list) else [value]))
+        if not (isinstance(node, dict) and last in node and simple) or "${" in str(value):
+            return None
+        if isinstance(node[last], dict):
+            return None
+        node[last] = value
+    return config
 
 
 def _absolute(config: dict[str, Any]) -> dict[str, Any]:

@@ -130,12 +130,13 @@ def until(condition, child, seconds=120):
 
 
 @pytest.mark.row(18)
-def test_ctrl_c_ends_a_sweep_whose_running_jobs_keep_what_they_have(tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
+def test_a_signal_ends_a_sweep_whose_running_jobs_keep_what_they_have(number, code, tmp_path):
     child = start(tmp_path, "seed=0,1,2", "trainer.max_epochs=1000", "sweep.jobs=2")
     until(lambda: len(list(tmp_path.rglob("step-*.ckpt"))) >= 2, child)
-    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: to the parent and all that is in its group
+    os.killpg(child.pid, number)  # as a terminal or a scheduler does: to the parent and all that is in its group
     out, err = child.communicate(timeout=100)
-    assert child.returncode == 130, (out, err)
+    assert child.returncode == code, (out, err)
     assert "Traceback" not in err
     assert sorted(j["status"] for j in ledger(tmp_path)) == ["preempted", "preempted", "queued"]
 

@@ -6,13 +6,16 @@ from layerlab.claims.claim import names, read
 from layerlab.claims.run import run
 
 VERDICTS = {
+    "act_linear_collapse": "supported",
     "attn_lookup": "supported",
     "attn_sqrt_dk": "nuanced",
     "bank_attends_river": "refuted",
     "bank_disambiguated": "supported",
     "bp_chain_rule": "supported",
     "cnn_equivariance": "nuanced",
+    "gelu_cost": "supported",
     "leaky_cures": "nuanced",
+    "leaky_overhead": "refuted",
     "loop_4_steps": "nuanced",
     "lstm_default_vanishes": "refuted",
     "neuron_threshold": "nuanced",

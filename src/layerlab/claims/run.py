@@ -6,6 +6,7 @@ import importlib
 import inspect
 import itertools
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -47,12 +48,17 @@ def resized(claim: Claim, size: Size) -> Claim:
     """The claim in a size: quick as it stands, full with seeds for publication, gate with a few for CI.
 
     One that counts seeds keeps its own: `count(...) >= 4` means 4 of those. The budget grows with them. A gate may name
-    overrides that make it shorter; it is then of the first data set alone.
+    overrides that make it shorter; it is then of the first data set alone, without the checks that name another.
     """
     if size not in get_args(Size):
         raise ConfigError(f"size={size}: expected one of {', '.join(get_args(Size))}")
     if size == "gate" and claim.shorter:
-        claim = replace(claim, data=dict(list(claim.data.items())[:1]), last=claim.shorter)
+        others = list(claim.data)[1:]
+        checks = {
+            kind: tuple(c for c in found if not any(re.search(rf"\bdata={o}\b", c.text) for o in others))
+            for kind, found in claim.checks.items()
+        }
+        claim = replace(claim, data=dict(list(claim.data.items())[:1]), last=claim.shorter, checks=checks)
     counts = any("count(" in check.text for listed in claim.checks.values() for check in listed)
     if claim.unit != "seed" or size == "quick" or counts:
         return claim

@@ -203,6 +203,8 @@ def _child(composed: Composed, place: str, gpu: str | None) -> None:
     """One job from its frozen config. Ends the process with the exit code of the run."""
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # Ctrl-C is for the parent, which passes it on once
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, listened())  # the server takes none; see preload
     _follow_parent()
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu

@@ -13,7 +13,7 @@ from layerlab.nn.activation import activation
 
 GIVES = {"op": ("act", "round"), "step": ("act", "round")}
 BATCH, WIDTH, OPS = 256, 1024, 100  # of the operation
-NET, DEPTH, EXAMPLES, STEPS = 512, 4, 128, 25  # of the whole training step
+NET, DEPTH, EXAMPLES, STEPS = 512, 4, 128, 10  # of the whole training step
 
 
 def timing(model: Model, data: Any, act: list[str], round: list[int]) -> dict[str, float]:
