@@ -376,10 +376,13 @@ def test_a_size_scales_seeds_and_budget_but_not_what_is_counted(tmp_path):
     assert resized(plain, "gate").seeds == 3
     counted = read(written(tmp_path, seeds=5, control=["count(acc(arm=narrow) < .9) >= 5"]))
     assert resized(counted, "gate").seeds == resized(counted, "full").seeds == 5
-    own, other = "acc(arm=wide) >= .2", "acc(arm=wide, data=mnist1d) >= .1"
-    gate = {"data": ["digits", "mnist1d"], "gate": ["trainer.max_epochs=1"], "control": [own, other]}
-    shorter = read(written(tmp_path, **gate))
+    own, other = "acc(arm=wide) >= .2", "acc(arm=wide, data = 'mnist1d') >= .1"
+    gate = {"data": ["digits", "mnist1d"], "gate": ["trainer.max_epochs=1"]}
+    shorter = read(written(tmp_path, **gate, control=[own, other]))
     assert [c.text for c in resized(shorter, "gate").checks["control"]] == [own]
+    assert resized(shorter, "gate").notes == (f"not in the gate: {other}",)
+    with pytest.raises(ConfigError, match="gate: no check is left for digits alone"):
+        resized(read(written(tmp_path, **gate, control=[other])), "gate")
     assert [c.overrides[-1] for c in resized(shorter, "gate").cells] == ["trainer.max_epochs=1"] * 2
     assert (list(resized(shorter, "gate").data), list(resized(shorter, "quick").data)) == (
         ["digits"],

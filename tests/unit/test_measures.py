@@ -22,7 +22,7 @@ OPTIONS = {
     "saturation": {"gain": [1, 8]},
     "shift": {"shift": [0, 2]},
     "stages": {"stage": [0, 4, 8]},
-    "textures": {"picture": ["whole", "4", "silhouette"]},
+    "textures": {"picture": ["whole", "4", "silhouette", "silhouette_known"]},
     "timing": {"act": ["relu", "gelu"], "round": [0, 1]},
     "dot_products": {"d": [8, 512], "scale": ["true", "false"]},
     "loop_orders": {"order": ["zflbs", "fzlbs", "flbzs"]},

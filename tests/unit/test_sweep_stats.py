@@ -107,6 +107,9 @@ GRID = [
     ["augment=[crop,flip]", "augment.crop.padding=2", "seed=0"],
     ["experiment=freeze_sweep", "freeze=lp_ft", "freeze.head=0.2"],
     ["experiment=freeze_sweep", "freeze=gradual", "debug=limit", "data.batch_size=7"],
+    ["model=pretrained", "model.weights=null", "figures=[confusion,filters]", "trainer.precision='bf16-mixed'"],
+    ["model=mlp", "trainer.max_time='00:00:01:00'", "user.paths=[]", "trainer.detect_anomaly=true"],
+    ["model=mlp", "logger=[csv,wandb]", "data.train_size=500", "objective=null"],
 ]
 
 
@@ -120,3 +123,4 @@ def test_configs_of_a_grid_are_those_that_hydra_composes():
             mine = composer(overrides)
             assert mine.config == OmegaConf.to_container(own, resolve=True)
             assert mine.choices["model"] == full.hydra.runtime.choices["model"]
+        assert all(composer._values.values())  # no node refers to another: values are set in plain ones

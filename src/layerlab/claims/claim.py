@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ KINDS: dict[str, tuple[str, tuple[type, ...]]] = {  # of the keys of a claim
     "data": ("a list, or names with a list of overrides each", (list, dict)),
     "seeds": ("a number, or over: AXIS", (int, dict)),
 }
+TOLD = ("concludes", "literature", "changed", "plot", "gate")  # what a reader is told, or how CI runs it
 LISTS_INSIDE = ("arms", "within", "data")  # each name of these holds a list
 SEEDS, FULL_SEEDS, GATE_SEEDS = 5, 20, 3
 FIRST_SEED = 700  # of a verdict, where the claim names no other; those below it were seen when thresholds were set
@@ -216,9 +218,12 @@ def statements() -> list[dict[str, Any]]:
 
 
 def yaml_hash(name: str) -> str:
-    """Eight digits that stand for the yaml of a claim of the repository; "" for one of the user's own."""
+    """Eight digits that stand for what decides a claim of the repository; "" for one of the user's own."""
     file = folder() / f"{name}.yaml"
-    return blake2b(file.read_bytes(), digest_size=4).hexdigest() if file.is_file() else ""
+    if not file.is_file():
+        return ""
+    deciding = {k: v for k, v in yaml.safe_load(file.read_text("utf-8")).items() if k not in TOLD}
+    return blake2b(json.dumps(deciding, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
 def read(name: str) -> Claim:

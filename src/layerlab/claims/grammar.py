@@ -95,6 +95,13 @@ def parse(text: str) -> ast.Compare:
     return tree
 
 
+def fixed(text: str, axis: str) -> set[str]:
+    """The values that a check chooses of an axis, in lower case. Raises Refused."""
+    values = [k.value for n in ast.walk(parse(text)) if isinstance(n, ast.Call) for k in n.keywords if k.arg == axis]
+    named = [v.id if isinstance(v, ast.Name) else v.value for v in values if isinstance(v, ast.Name | ast.Constant)]
+    return {str(v).lower() for v in named}
+
+
 def judge(text: str, table: Table) -> list[Judged]:
     """What a check answers, on each data set it leaves free. Raises Refused."""
     tree = parse(text)

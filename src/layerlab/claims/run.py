@@ -6,7 +6,6 @@ import importlib
 import inspect
 import itertools
 import json
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -48,17 +47,23 @@ def resized(claim: Claim, size: Size) -> Claim:
     """The claim in a size: quick as it stands, full with seeds for publication, gate with a few for CI.
 
     One that counts seeds keeps its own: `count(...) >= 4` means 4 of those. The budget grows with them. A gate may name
-    overrides that make it shorter; it is then of the first data set alone, without the checks that name another.
+    overrides that make it shorter; it is then of the first data set alone, and notes which checks of others it leaves
+    out. Raises ConfigError for an unknown size, and for a gate that no check is left for.
     """
     if size not in get_args(Size):
         raise ConfigError(f"size={size}: expected one of {', '.join(get_args(Size))}")
     if size == "gate" and claim.shorter:
-        others = list(claim.data)[1:]
+        others = {name.lower() for name in list(claim.data)[1:]}
         checks = {
-            kind: tuple(c for c in found if not any(re.search(rf"\bdata={o}\b", c.text) for o in others))
+            kind: tuple(c for c in found if not grammar.fixed(c.text, grammar.DATA) & others)
             for kind, found in claim.checks.items()
         }
-        claim = replace(claim, data=dict(list(claim.data.items())[:1]), last=claim.shorter, checks=checks)
+        if not (checks["expect"] and checks["control"]):
+            raise ConfigError(f"claim {claim.name}: gate: no check is left for {next(iter(claim.data))} alone")
+        left = [c.text for kind, found in claim.checks.items() for c in found if c not in checks[kind]]
+        notes = *claim.notes, *(f"not in the gate: {text}" for text in left)
+        own = dict(list(claim.data.items())[:1])
+        claim = replace(claim, data=own, last=claim.shorter, checks=checks, notes=notes)
     counts = any("count(" in check.text for listed in claim.checks.values() for check in listed)
     if claim.unit != "seed" or size == "quick" or counts:
         return claim

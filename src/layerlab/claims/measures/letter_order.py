@@ -18,6 +18,7 @@ def letter_order(model: Model, data: Any, letters: list[str]) -> dict[str, float
     letters `kept`: as they stand; `shuffled`: all but the last one that is read in an order drawn anew, so that what
     changes is known from further back than one step alone. Words of fewer than `LEAST` letters before are left out.
     """
+    model.eval()
     split = data.splits["test"]
     x, y = split.read(torch.arange(len(split)), None)  # (N, T): `.` and the letters, padded
     last = (y != 0).logical_and(y != -100).sum(1) - 1  # (N,): the step whose answer is the last letter

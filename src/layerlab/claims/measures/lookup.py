@@ -10,7 +10,7 @@ from layerlab.models.base import Model
 from layerlab.nn.attention import attend
 
 GIVES = {"acc": ("part",), "right": ("part",), "exact": ()}
-PAIRS, WIDTH, BATCH, STEPS, LR, TEST = 16, 64, 64, 200, 1e-2, 2_000
+PAIRS, WIDTH, BATCH, STEPS, LR, TEST = 16, 64, 64, 120, 1e-2, 2_000
 
 
 def lookup(model: Model, data: Any, part: list[str]) -> dict[str, float]:

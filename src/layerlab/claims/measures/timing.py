@@ -12,8 +12,8 @@ from layerlab.models.base import Model
 from layerlab.nn.activation import activation
 
 GIVES = {"op": ("act", "round"), "step": ("act", "round")}
-BATCH, WIDTH, OPS = 256, 1024, 100  # of the operation
-NET, DEPTH, EXAMPLES, STEPS = 512, 4, 128, 10  # of the whole training step
+BATCH, WIDTH, OPS = 256, 1024, 40  # of the operation
+NET, DEPTH, EXAMPLES, STEPS = 512, 4, 128, 5  # of the whole training step
 
 
 def timing(model: Model, data: Any, act: list[str], round: list[int]) -> dict[str, float]:
