@@ -25,6 +25,7 @@ VERDICTS = {
     "softmax_not_hidden": "supported",
     "softmax_twice": "supported",
     "tanh_saturates": "nuanced",
+    "tanh_rnn": "nuanced",
     "tl_frozen_still": "nuanced",
     "zg_accumulates": "supported",
     "zg_diverges": "nuanced",
