@@ -157,7 +157,7 @@ class _Pool:
 def context(wandb: bool = False) -> Any:
     """Where the children come from: a server that has imported everything; spawned where there is none (Windows).
 
-    wandb: whether they log to it.
+    wandb: whether they log to it. What ends a sweep is blocked in the server: a target unblocks it, as `_child` does.
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
