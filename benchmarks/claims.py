@@ -109,7 +109,7 @@ def table_of_statements() -> str:
 
 def changes() -> str:
     """What the thresholds and settings of claims were before, and why they are not."""
-    lines = ["| claim | what changed before a run that is judged, and why |", "|---|---|"]
+    lines = ["| claim | what was changed, and why |", "|---|---|"]
     lines += [f"| `{c.name}` | {'<br>'.join(c.changed)} |" for c in map(read, names()) if c.changed]
     return "\n".join(lines)
 

@@ -91,6 +91,20 @@ def compose_data(choice: str, *overrides: str) -> dict[str, Any]:
         return _absolute(config)["data"]
 
 
+@dataclass(frozen=True)
+class _Base:
+    """What the options chosen in the groups compose to. plain: its values as they stand.
+
+    refers: whether one refers to another (`${...}`). declares: whether it is nothing but what these options declare.
+    """
+
+    full: DictConfig
+    plain: dict[str, Any]
+    choices: dict[Any, Any]
+    refers: bool
+    declares: bool
+
+
 class Composer:
     """Composes and checks configs as Hydra does, many of one command at a fraction of its cost.
 
@@ -100,10 +114,7 @@ class Composer:
     def __init__(self, loader: ConfigLoader, name: str):
         self.loader, self.name = loader, name
         self.groups = set(loader.list_groups(""))
-        self._full: dict[tuple[str, ...], tuple[DictConfig, dict[Any, Any]]] = {}
-        self._values: dict[
-            tuple[str, ...], dict[str, Any] | None
-        ] = {}  # the same as plain values, where none refers to another
+        self._bases: dict[tuple[str, ...], _Base] = {}
         self._declared: dict[tuple[str, ...], dict[str, Any]] = {}
         self._parsed: dict[str, Override] = {}
 
@@ -111,28 +122,30 @@ class Composer:
         """The checked config of quoted overrides. Raises ConfigError."""
         values = [o for o in overrides if self._sets_a_value(o)]
         chosen = tuple(o for o in overrides if o not in values)
-        if chosen not in self._full:
-            found = self.load(list(chosen), overrides)
-            # without Hydra's own node, which no other refers to: copying it would be half of the cost
-            own = _without_hydra(found)
-            OmegaConf.set_struct(own, True)  # an unknown key is an error, as in what it is a copy of
-            self._full[chosen] = own, dict(found.hydra.runtime.choices)
-            plain = _plain(own, resolve=False)
-            self._values[chosen] = None if "${" in repr(plain) else plain
-        base, choices = self._full[chosen]
+        if chosen not in self._bases:
+            self._bases[chosen] = self._base(chosen, overrides)
+        base = self._bases[chosen]
         try:
             new = list(dict.fromkeys(v for v in values if v not in self._parsed))
             self._parsed |= zip(new, OverridesParser.create().parse_overrides(new), strict=True)
             parsed = [self._parsed[v] for v in values]
-            config = _set(self._values[chosen], parsed)
+            config = None if base.refers else _set(base.plain, parsed)
             if config is None:
-                full = deepcopy(base)
+                full = deepcopy(base.full)
                 ConfigLoaderImpl._apply_overrides_to_config(parsed, full)
                 config = _plain(full, resolve=True)
         except (HydraException, OmegaConfBaseException, ValueError) as e:
             raise ConfigError(*explain(e, self.loader, self.name, overrides)) from e
-        known = all(o.partition("=")[0] in self.groups.difference(OVERLAYS) for o in chosen)
-        return self.checked(config, choices, overrides, base if known else None)
+        return self.checked(config, base.choices, overrides, base.plain if base.declares else None)
+
+    def _base(self, chosen: tuple[str, ...], typed: list[str]) -> _Base:
+        found = self.load(list(chosen), typed)
+        # without Hydra's own node, which no other refers to: copying it would be half of the cost
+        own = _without_hydra(found)
+        OmegaConf.set_struct(own, True)  # an unknown key is an error, as in what it is a copy of
+        plain = _plain(own, resolve=False)
+        declares = {o.partition("=")[0] for o in chosen} <= self.groups.difference(OVERLAYS)
+        return _Base(own, plain, dict(found.hydra.runtime.choices), "${" in repr(plain), declares)
 
     def _sets_a_value(self, override: str) -> bool:
         key = override.partition("=")[0]
@@ -146,11 +159,15 @@ class Composer:
             raise ConfigError(*explain(e, self.loader, self.name, typed)) from e
 
     def checked(
-        self, config: dict[str, Any], choices: Mapping[Any, Any], typed: list[str], base: DictConfig | None = None
+        self,
+        config: dict[str, Any],
+        choices: Mapping[Any, Any],
+        typed: list[str],
+        declared: dict[str, Any] | None = None,
     ) -> Composed:
         """Plain values, compared with what the yaml files declare and the targets take. Raises ConfigError.
 
-        base: what the chosen options declare, where it has been composed already.
+        declared: what the chosen options declare, where it has been composed already.
         """
         chosen = {str(k): v for k, v in choices.items() if not str(k).startswith("hydra/")}
         options = dict(_group_overrides(self.groups, typed))  # a list of options is not among Hydra's choices
@@ -161,8 +178,9 @@ class Composer:
             parts = [k for k, v in (config[group] or {}).items() if isinstance(v, dict) and "_target_" in v]
             groups += [f"{group}=[{','.join(map(str, parts))}]"] if parts else []
         if tuple(groups) not in self._declared:
-            declared = self.loader.load_configuration(self.name, groups, RunMode.RUN) if base is None else base
-            self._declared[tuple(groups)] = _plain(declared, resolve=False)
+            if declared is None:
+                declared = _plain(self.loader.load_configuration(self.name, groups, RunMode.RUN), resolve=False)
+            self._declared[tuple(groups)] = declared
         if missing := [k for k, v in config.items() if v == "???"]:
             raise ConfigError(*(f"{k}: missing; give {k}=..." for k in missing))
         _absolute(config)
@@ -180,10 +198,8 @@ def composed(config: DictConfig) -> Composed:
     return composer.checked(_plain(config, resolve=True), hydra.runtime.choices, list(hydra.overrides.task))
 
 
-def _set(plain: dict[str, Any] | None, overrides: list[Override]) -> dict[str, Any] | None:
+def _set(plain: dict[str, Any], overrides: list[Override]) -> dict[str, Any] | None:
     """Plain values with these overrides set; None where that takes more than setting a value that is there."""
-    if plain is None:
-        return None
     config = deepcopy(plain)
     for override in overrides:
         *way, last = override.key_or_group.split(".")

@@ -123,4 +123,4 @@ def test_configs_of_a_grid_are_those_that_hydra_composes():
             mine = composer(overrides)
             assert mine.config == OmegaConf.to_container(own, resolve=True)
             assert mine.choices["model"] == full.hydra.runtime.choices["model"]
-        assert all(composer._values.values())  # no node refers to another: values are set in plain ones
+        assert not any(base.refers for base in composer._bases.values())  # values are set in plain ones

@@ -98,8 +98,16 @@ def parse(text: str) -> ast.Compare:
 def fixed(text: str, axis: str) -> set[str]:
     """The values that a check chooses of an axis, in lower case. Raises Refused."""
     values = [k.value for n in ast.walk(parse(text)) if isinstance(n, ast.Call) for k in n.keywords if k.arg == axis]
-    named = [v.id if isinstance(v, ast.Name) else v.value for v in values if isinstance(v, ast.Name | ast.Constant)]
-    return {str(v).lower() for v in named}
+    return {named for v in values if (named := _named(v)) is not None}
+
+
+def _named(node: ast.expr) -> str | None:
+    """A name or a number as the value of an axis, in lower case; None for anything else."""
+    if isinstance(node, ast.Name):
+        return node.id.lower()
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
+        return f"-{node.operand.value}"
+    return str(node.value).lower() if isinstance(node, ast.Constant) else None
 
 
 def judge(text: str, table: Table) -> list[Judged]:
@@ -227,13 +235,9 @@ class _Reader:
         return found
 
     def value(self, node: ast.expr) -> str:
-        if isinstance(node, ast.Name):
-            return node.id.lower()
-        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
-            return f"-{node.operand.value}"
-        if isinstance(node, ast.Constant):
-            return str(node.value).lower()
-        raise self.fail(node, "expected a name or a number")
+        if (named := _named(node)) is None:
+            raise self.fail(node, "expected a name or a number")
+        return named
 
     def function(self, node: ast.Call, name: str) -> Values:
         if name not in FUNCTIONS:
